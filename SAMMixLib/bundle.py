@@ -1,0 +1,208 @@
+"""A trained model on disk: a folder with ``sammix.json`` and safetensors files.
+
+========================  ==========================================================================
+``sammix.json``           schema, config, base weights, training record, licence, hash of every file
+``classifier.safetensors``  the classifier
+``adapter/``              LoRA in peft's own format
+``decoder.safetensors``   the mask decoder
+========================  ==========================================================================
+
+The base weights are not in it: they are named with their SHA-256. Matrices are stored as float16, vectors (norms,
+biases, running statistics) as float32; loading gives float32.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from SAMMixLib import __version__
+from SAMMixLib.config import LITE_MEDSAM, Config
+from SAMMixLib.errors import SAMMixError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from SAMMixLib.model import SAMMix
+
+SCHEMA = 1
+CARD = "sammix.json"
+CLASSIFIER = "classifier.safetensors"
+DECODER = "decoder.safetensors"
+ADAPTER = "adapter/adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter/adapter_config.json"
+FILES = (CLASSIFIER, DECODER, ADAPTER, ADAPTER_CONFIG)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's card, read and checked, with its tensors still on disk."""
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.card["name"]
+
+    @property
+    def config(self) -> Config:
+        return Config.from_dict(self.card["config"], f"{self.folder / CARD}: config")
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder: Path, replace: bool = False) -> None:
+    """Write `model` as a bundle: into a folder beside, then renamed, so that a half-written one never shows.
+
+    Args:
+        training: the training record; its ``name``, ``license``, ``provenance`` and ``purpose`` become the card's own.
+
+    Raises:
+        SAMMixError: `folder` exists and `replace` is off, or the disk does not take it.
+    """
+    from safetensors.torch import save_file
+
+    from SAMMixLib.networks.weights import sha256_of
+
+    folder = Path(folder)
+    if folder.exists() and not replace:
+        raise SAMMixError(f"{folder}: exists already; choose another name or remove it first")
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise SAMMixError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+    try:
+        save_file(_compact(model.classifier.state_dict()), beside / CLASSIFIER)
+        save_file(_compact(model.backbone.mask_decoder.state_dict()), beside / DECODER)
+        model.backbone.image_encoder.save_pretrained(beside / "adapter")
+        (beside / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        record = dict(training)
+        card = {
+            "schema": SCHEMA,
+            "name": record.pop("name", folder.name),
+            "purpose": record.pop("purpose", "liver segmentation in CT, for research"),
+            "license": record.pop("license", "not stated"),
+            "provenance": record.pop("provenance", []),
+            "written_by": f"SAMMixLib {__version__}",
+            "base": base_weights_of(config),
+            "config": config.to_dict(),
+            "training": record,
+            "sha256": {name: sha256_of(beside / name) for name in FILES},
+        }
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        _swap_in(beside, folder)
+    except OSError as error:
+        raise SAMMixError(f"{folder}: cannot be written ({error}); free some disk space") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _swap_in(beside: Path, folder: Path) -> None:
+    """Rename `beside` to `folder`; an old bundle there steps aside first and goes last."""
+    beside.chmod(0o755)
+    old = folder.with_name(f".{folder.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _compact(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: (value.half() if value.ndim > 1 else value).contiguous().cpu() for name, value in state.items()}
+
+
+def base_weights_of(config: Config) -> dict[str, str]:
+    """Name and SHA-256 of the public weights that a model of `config` stands on."""
+    from SAMMixLib.networks.lite_medsam import WEIGHTS_SHA256
+    from SAMMixLib.networks.weights import PUBLIC_FILES
+
+    backbone = config.model.backbone
+    if backbone == LITE_MEDSAM:
+        return {"name": LITE_MEDSAM, "sha256": WEIGHTS_SHA256}
+    known = PUBLIC_FILES.get(backbone)
+    return {"name": backbone, "sha256": known.sha256 if known else ""}
+
+
+def open_bundle(folder: str | Path) -> Bundle:
+    """Read and check a bundle's card.
+
+    Raises:
+        SAMMixError: no bundle there, a newer schema, or a card that does not hold what it should.
+    """
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except OSError:
+        raise SAMMixError(f"{folder}: no model bundle here ({CARD} is missing); see: sammix models list") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SAMMixError(f"{folder / CARD}: damaged ({error}); import the bundle again") from None
+    schema = card.get("schema") if isinstance(card, dict) else None
+    if not isinstance(schema, int):
+        raise SAMMixError(f"{folder / CARD}: no SAMMix model card; import the bundle again")
+    if schema > SCHEMA:
+        raise SAMMixError(f"{folder}: bundle schema {schema} is newer than this SAMMix knows ({SCHEMA}); update SAMMix")
+    missing = [key for key in ("name", "base", "config", "training", "sha256") if key not in card]
+    if missing:
+        raise SAMMixError(f"{folder / CARD}: lacks {', '.join(missing)}; import the bundle again")
+    bundle = Bundle(folder, card)
+    _ = bundle.config  # an unreadable config is refused here, not at the first use
+    return bundle
+
+
+def verify_bundle(bundle: Bundle) -> None:
+    """Check every file against its hash.
+
+    Raises:
+        SAMMixError: a file is missing or differs.
+    """
+    from SAMMixLib.networks.weights import sha256_of
+
+    for name in FILES:
+        if sha256_of(bundle.folder / name) != bundle.card["sha256"].get(name):
+            raise SAMMixError(f"{bundle.folder / name}: changed since it was written; remove the bundle and import it again")
+
+
+def load_bundle(folder: str | Path, base_weights: str | Path | None = None) -> SAMMix:
+    """The model of a bundle, in float32, on the CPU, ready to train on or to segment with.
+
+    Args:
+        base_weights: the file of a ViT backbone's public weights; LiteMedSAM's come with its package.
+
+    Raises:
+        SAMMixError: the bundle is damaged, or the base weights are missing or not those it was trained on.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    from SAMMixLib.model import build_model
+    from SAMMixLib.networks.weights import check_fit, load_strictly, load_tensors
+
+    bundle = open_bundle(folder)
+    verify_bundle(bundle)
+    base = bundle.card["base"]
+    weights = None
+    if base["name"] != LITE_MEDSAM:
+        if base_weights is None:
+            raise SAMMixError(f"{bundle.folder}: needs the public weights of {base['name']}; give --base-weights FILE")
+        weights = load_tensors(base_weights, base["sha256"] or None)
+    model = build_model(bundle.config.model, weights)
+    load_strictly(model.classifier, _tensors(bundle, CLASSIFIER), str(bundle.folder / CLASSIFIER))
+    load_strictly(model.backbone.mask_decoder, _tensors(bundle, DECODER), str(bundle.folder / DECODER))
+    adapter = _tensors(bundle, ADAPTER)
+    encoder = model.backbone.image_encoder
+    check_fit(get_peft_model_state_dict(encoder), adapter, str(bundle.folder / ADAPTER))
+    set_peft_model_state_dict(encoder, adapter)
+    return model.eval()
+
+
+def _tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
+    from SAMMixLib.networks.weights import load_tensors
+
+    return {key: value.float() for key, value in load_tensors(bundle.folder / name).items()}

@@ -1,0 +1,180 @@
+"""Every choice that the paper leaves open, as plain data that a user can print, edit and store.
+
+The defaults follow the text of the paper; :data:`PRESETS` holds the named deviations. ``sammix train --print-config``
+writes a preset as JSON, ``sammix train --config FILE`` reads it back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from SAMMixLib.errors import SAMMixError
+
+LITE_MEDSAM = "lite_medsam"
+CHOICES = {
+    "classifier": ("resnet38", "encoder_head"),
+    "backbone": (LITE_MEDSAM, "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b"),
+    "regions": ("one", "largest", "each"),
+    "lora_targets": ("q,v", "qkv"),
+    "boxes": ("cam", "truth", "mixed"),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Fig. 1 of the paper: what the model is made of."""
+
+    window_width: float = 400.0  # HU
+    window_level: float = 40.0  # HU
+    size: int = 256  # pixels of the square slice
+
+    classifier: str = "resnet38"  # or a head on the SAM encoder's own features
+    classifier_width: float = 1.0  # 1 is the paper's ResNet38
+    cam_difference: bool = False  # liver minus background instead of the liver map
+    omega: float = 0.5  # eq. 6
+    presence: float = 0.5  # below this p(liver) a slice gets no prompt and an empty mask
+
+    regions: str = "one"  # eq. 8
+    padding: float = 0.0  # pixels added on each side of the box
+    dense_mask: bool = False  # the CAM mask as SAM's dense prompt, drawn in the figure, not in the text
+
+    backbone: str = "sam_vit_b"
+    backbone_size: int = 256  # the ViT backbones' own input; LiteMedSAM is native 256
+    multimask: bool = True
+    mask_index: int = 2  # m3 of Fig. 1; 0 with multimask off
+
+    lora_rank: int = 8
+    lora_targets: str = "q,v"
+    lora_blocks: int | None = None  # the last so many blocks; None is all of them
+
+
+@dataclass(frozen=True)
+class VolumeConfig:
+    """What the product adds for whole scans (the paper looks at slices). Each step can be switched off."""
+
+    gate_low: float = 0.5  # hysteresis: a slice above this keeps its prompt if its neighbours reach `presence`
+    smooth_boxes: int = 0  # each side: median over so many slices on either side
+    refine: int = 0  # decoder passes with the box of the last mask
+    largest_component: bool = True  # of the 3D mask
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Joint training, eq. 3 plus eq. 9."""
+
+    labelled_slices: int | None = 50  # masks used; None is every mask there is
+    seed: int = 0
+    epochs: int = 10  # over the image-level labels
+    batch_size: int = 30  # slices for the classification loss
+    mask_batch_size: int = 30  # labelled slices for the segmentation loss
+    learning_rate: float = 1e-3
+    pretrained_learning_rate: float = 1e-3  # LoRA and decoder
+    warmup: float = 0.0  # share of the steps; then the rate follows a cosine. 0 keeps it constant, as the paper does
+    weight_decay: float = 0.0
+    segmentation_weight: float = 1.0  # lambda
+    cam_weight: float = 0.0  # the liver map against the mask, on labelled slices only
+    cross_entropy: float = 0.0  # share of cross entropy beside Dice
+    boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
+    jitter: float = 0.1  # of the box's extent
+    augment: bool = False
+    weight_average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0 is off
+    validation_slices: int | None = None  # at most so many after each epoch; None is all
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model, how it segments volumes, and how it was or will be trained."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    volume: VolumeConfig = field(default_factory=VolumeConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], source: str = "config") -> Config:
+        """The config of nested plain dicts; missing entries keep their default.
+
+        Raises:
+            SAMMixError: an unknown entry, an unknown choice or a value of the wrong type, named with `source`.
+        """
+        parts = {part.name: part.default_factory for part in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(parts))
+        if unknown:
+            raise SAMMixError(f"{source}: unknown part {unknown[0]!r}; known are {', '.join(parts)}")
+        return cls(**{name: _part(kind, data.get(name, {}), f"{source}: {name}") for name, kind in parts.items()})
+
+
+def _part(kind: Any, values: dict[str, Any], source: str) -> Any:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in fields:
+            raise SAMMixError(f"{source}: unknown entry {name!r}; known are {', '.join(fields)}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise SAMMixError(f"{source}.{name}: {value!r} is none of {', '.join(CHOICES[name])}")
+        if not _is_of(value, fields[name].type):
+            raise SAMMixError(f"{source}.{name}: {value!r} should be {fields[name].type}")
+    return kind(**values)
+
+
+def _is_of(value: Any, type_name: str) -> bool:
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    wanted = type_name.removesuffix(" | None")
+    if value is None:
+        return wanted != type_name
+    return isinstance(value, kinds[wanted]) and (wanted == "bool" or not isinstance(value, bool))
+
+
+def read_config(path: str | Path) -> Config:
+    """The config in a JSON file.
+
+    Raises:
+        SAMMixError: the file is missing, is no JSON, or holds an unknown entry.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SAMMixError(f"{path}: cannot be read as a config: {error}") from None
+    if not isinstance(data, dict):
+        raise SAMMixError(f"{path}: a config is a JSON object with the parts model, volume and training")
+    return Config.from_dict(data, str(path))
+
+
+_PAPER = Config()
+_STARTER = Config(
+    model=ModelConfig(
+        # The window in which the starter's training slices are stored: nothing outside it was ever seen.
+        window_width=200.0,
+        window_level=60.0,
+        classifier_width=1 / 8,
+        backbone=LITE_MEDSAM,
+        multimask=False,
+        mask_index=0,
+        lora_targets="qkv",
+        padding=5.0,
+    ),
+    training=TrainingConfig(
+        labelled_slices=None,
+        batch_size=16,
+        mask_batch_size=2,
+        learning_rate=1e-3,
+        pretrained_learning_rate=2e-4,
+        warmup=0.05,
+        cross_entropy=1.0,
+        boxes="mixed",
+        augment=True,
+        weight_average=0.99,
+        validation_slices=96,
+    ),
+)
+
+PRESETS = {
+    "paper": _PAPER,
+    "figure": dataclasses.replace(_PAPER, model=dataclasses.replace(_PAPER.model, dense_mask=True)),
+    "starter": _STARTER,
+}

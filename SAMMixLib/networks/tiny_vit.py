@@ -1,0 +1,206 @@
+"""TinyViT as LiteMedSAM uses it: the image encoder for 256 x 256 slices with a 64 x 64 embedding.
+
+Architecture: Wu et al., "TinyViT", with the two changes of LiteMedSAM (Ma et al.): the patch embedding keeps the full
+resolution (1 x 1 convolutions) and the last stage does not halve it. Parameter names are those of the public checkpoint.
+
+Tokens stay channels-last throughout (``[n, h, w, c]``): a linear layer, a depthwise convolution and a window of
+attention then all read the same memory without a copy.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 160, 320)
+DEPTHS = (2, 2, 6, 2)
+HEADS = (2, 4, 5, 10)
+WINDOWS = (7, 7, 14, 7)
+STRIDES = (2, 2, 1)  # between the stages
+EXPANSION = 4
+
+
+class ConvNorm(nn.Sequential):
+    """A bias-free convolution and its batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
+        self.add_module("bn", nn.BatchNorm2d(outputs))
+
+    @torch.no_grad()
+    def fused(self) -> nn.Conv2d:
+        """One convolution with a bias that does the same in evaluation mode."""
+        conv, norm = self.c, self.bn
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        fused = nn.Conv2d(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
+        ).to(conv.weight)
+        fused.weight.copy_(conv.weight * scale[:, None, None, None])
+        fused.bias.copy_(norm.bias - norm.running_mean * scale)
+        return fused
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of ``[n, c, h, w]``, as in SAM's neck."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6)
+        return x.permute(0, 3, 1, 2)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck of the first stage."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels * EXPANSION
+        self.conv1 = ConvNorm(channels, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, kernel=3, groups=hidden)
+        self.conv3 = ConvNorm(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return F.gelu(self.conv3(hidden) + x)
+
+
+class PatchMerging(nn.Module):
+    """From one stage's width and resolution to the next one's."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, outputs)
+        self.conv2 = ConvNorm(outputs, outputs, kernel=3, stride=stride, groups=outputs)
+        self.conv3 = ConvNorm(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class Attention(nn.Module):
+    """Multi-head attention inside one window, with a learned bias for each distance between two tokens."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        # One bias per head and per |dy|, |dx|, numbered row by row: the order of the checkpoint.
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
+        y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        distance = (y[:, None] - y).abs() * window + (x[:, None] - x).abs()
+        self.register_buffer("distance", distance, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``[windows, tokens, channels]`` in and out."""
+        windows, count, channels = tokens.shape
+        # The checkpoint interleaves q, k and v within each head.
+        qkv = self.qkv(self.norm(tokens)).view(windows, count, self.heads, 3, channels // self.heads)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)
+        bias = self.attention_biases[:, self.distance].to(q.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        return self.proj(attended.transpose(1, 2).reshape(windows, count, channels))
+
+
+class Mlp(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, channels * EXPANSION)
+        self.fc2 = nn.Linear(channels * EXPANSION, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class TinyViTBlock(nn.Module):
+    """Window attention, a depthwise convolution across the window borders, and a perceptron."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = Attention(channels, heads, window)
+        self.local_conv = ConvNorm(channels, channels, kernel=3, groups=channels)
+        self.mlp = Mlp(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` in channels-last memory, in and out."""
+        x = x.permute(0, 2, 3, 1)
+        x = (x + self._attend(x)).permute(0, 3, 1, 2)
+        x = self.local_conv(x).permute(0, 2, 3, 1)
+        return (x + self.mlp(x)).permute(0, 3, 1, 2)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        n, height, width, channels = x.shape
+        w = self.window
+        # The public weights were trained with the padding tokens attended to, so they are kept.
+        padded = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))
+        rows, columns = padded.shape[1] // w, padded.shape[2] // w
+        windows = padded.view(n, rows, w, columns, w, channels).transpose(2, 3).reshape(-1, w * w, channels)
+        attended = self.attn(windows).view(n, rows, columns, w, w, channels).transpose(2, 3)
+        return attended.reshape(n, rows * w, columns * w, channels)[:, :height, :width]
+
+
+class Stage(nn.Module):
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class TinyViT(nn.Module):
+    """LiteMedSAM's image encoder: ``[n, 3, 256, 256]`` in 0..1 to an embedding ``[n, 256, 64, 64]``."""
+
+    def __init__(self, embedding_channels: int = 256) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(WIDTHS[0])
+        self.layers = nn.ModuleList()
+        for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
+            if stage == 0:
+                blocks: list[nn.Module] = [MBConv(width) for _ in range(depth)]
+            else:
+                blocks = [TinyViTBlock(width, HEADS[stage], WINDOWS[stage]) for _ in range(depth)]
+            last = stage == len(DEPTHS) - 1
+            self.layers.append(Stage(blocks, None if last else PatchMerging(width, WIDTHS[stage + 1], STRIDES[stage])))
+        self.neck = nn.Sequential(
+            nn.Conv2d(WIDTHS[-1], embedding_channels, 1, bias=False),
+            LayerNorm2d(embedding_channels),
+            nn.Conv2d(embedding_channels, embedding_channels, 3, padding=1, bias=False),
+            LayerNorm2d(embedding_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        for stage in self.layers:
+            x = stage(x)
+        return self.neck(x)
+
+
+def fuse_batch_norm(module: nn.Module) -> None:
+    """Fold every :class:`ConvNorm` below `module` into one convolution, for inference only."""
+    for name, child in module.named_children():
+        if isinstance(child, ConvNorm):
+            setattr(module, name, child.fused())
+        else:
+            fuse_batch_norm(child)

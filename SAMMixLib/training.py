@@ -1,0 +1,284 @@
+"""Joint training of Fig. 1: eq. 3 on every slice, eq. 9 on the few with a mask.
+
+A run folder holds ``config.json``, ``log.jsonl`` (one line a report), ``curves.png``, ``checkpoint.pt`` and, from the
+first validated epoch on, ``bundle/``: the best model so far. Every step draws from generators seeded by (seed, step),
+so a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from SAMMixLib.batches import SliceBatches, step_seed
+from SAMMixLib.bundle import save_bundle
+from SAMMixLib.cam import liver_logit
+from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
+from SAMMixLib.config import Config
+from SAMMixLib.curves import plot_curves
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.losses import activation_loss, classification_loss, segmentation_loss
+from SAMMixLib.model import SAMMix, build_model
+from SAMMixLib.prediction import mean_dice, predict_slices
+from SAMMixLib.progress import Progress, silent
+from SAMMixLib.prompts import bounding_boxes, jitter
+from SAMMixLib.slices import SliceDataset, choose_labelled
+
+CHECKPOINT_SECONDS = 60.0
+REPORT_STEPS = 10
+CLASSIFY, SEGMENT = 1, 2  # streams of random numbers
+
+
+@dataclass
+class RunState:
+    """All that a resumed run needs beside its config and data."""
+
+    step: int = 0
+    best_score: float = -math.inf
+    history: list[dict] = field(default_factory=list)
+
+
+class Trainer:
+    """One training run in one folder.
+
+    Args:
+        config: model and training.
+        train: slices to learn from; masks beyond ``config.training.labelled_slices`` are put aside.
+        validation: slices of other patients, scored with the prompt source ``cam``.
+        folder: the run folder.
+        record: provenance that goes into the bundle (data, licences, purpose).
+        device, dtype: where the networks run; bfloat16 means autocast, the weights stay float32.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        train: SliceDataset,
+        validation: SliceDataset,
+        folder: Path,
+        record: dict,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_training_sets(train, validation)
+        settings = config.training
+        self.config, self.folder, self.record = config, Path(folder), record
+        self.device, self.dtype = torch.device(device), dtype
+        available = int((train.has_mask & train.labels).sum())
+        self.labelled = choose_labelled(train, min(settings.labelled_slices or available, available), settings.seed)
+        self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
+        self.segment_batches = SliceBatches(train.select(self.labelled), config, settings.mask_batch_size, SEGMENT)
+        self.validation = validation_subset(validation, settings.validation_slices)
+        self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
+        self.steps = settings.epochs * self.steps_per_epoch
+
+        torch.manual_seed(settings.seed)
+        self.model = build_model(config.model).to(self.device)
+        self.averaged = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True
+        ) if settings.weight_average else None
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), weight_decay=settings.weight_decay)
+        self.state = RunState()
+
+    def run(self, progress: Progress = silent) -> Path:
+        """Train to the end and return the folder of the best bundle."""
+        saved = time.monotonic()
+        while self.state.step < self.steps:
+            losses = self.train_step(self.state.step)
+            self.state.step += 1
+            if self.state.step % REPORT_STEPS == 0:
+                self.report({"step": self.state.step, **losses})
+            progress("train", self.state.step, self.steps)
+            end_of_epoch = self.state.step % self.steps_per_epoch == 0
+            if end_of_epoch:
+                self.validate(progress)
+            if end_of_epoch or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self.save_checkpoint()
+                saved = time.monotonic()
+        return self.folder / "bundle"
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One Adam step on L_cls + lambda * L_seg."""
+        settings = self.config.training
+        torch.manual_seed(step_seed(settings.seed, step, 0))  # dropout
+        scale = learning_rate_scale(step, self.steps, settings.warmup)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["full_lr"] * scale
+        self.model.train()
+        self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
+
+        all_slices, labels, _ = self.classify_batches(step)
+        labelled_slices, _, masks = self.segment_batches(step)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            classification = self.classification_step(all_slices, labels)
+            segmentation, activation = self.segmentation_step(labelled_slices, masks, step)
+        loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
+        if not torch.isfinite(loss):
+            raise SAMMixError(f"{self.folder}: the loss is not a number at step {step}; lower learning_rate in the config")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
+        self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return {
+            "classification_loss": classification.item(),
+            "segmentation_loss": segmentation.item(),
+            "activation_loss": activation.item(),
+        }
+
+    def classification_step(self, slices: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 3 on a batch of all slices."""
+        return classification_loss(liver_logit(self.maps(slices.to(self.device))), labels.to(self.device))
+
+    def maps(self, slices: Tensor) -> Tensor:
+        """Class maps; a shared encoder is only read here."""
+        with torch.no_grad():
+            embeddings = self.model.backbone.encode(slices) if self.model.shares_encoder else None
+        return self.model.classify(slices, embeddings)
+
+    def segmentation_step(self, slices: Tensor, masks: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Eq. 9 on a batch of labelled slices, and the activation loss on their maps."""
+        settings = self.config.training
+        slices, masks = slices.to(self.device), masks.to(self.device)
+        embeddings = self.model.backbone.encode(slices)
+        with torch.set_grad_enabled(settings.cam_weight > 0):
+            maps = self.model.classify(slices, embeddings if self.model.shares_encoder else None)
+        cams = self.model.activate(maps)
+        boxes, usable = self.training_boxes(cams, masks > 0.5, step)
+        activation = activation_loss(maps, masks) if settings.cam_weight else maps.new_zeros(())
+        if not usable.any():
+            return embeddings.sum() * 0.0, activation
+        logits, _ = self.model.segment(embeddings[usable], boxes, cams[usable])
+        return segmentation_loss(logits, masks[usable], settings.cross_entropy), activation
+
+    def training_boxes(self, cams: Tensor, masks: Tensor, step: int) -> tuple[list[Tensor], Tensor]:
+        """A box for each slice that has one, and which slices those are.
+
+        ``cam`` takes the paper's boxes, ``truth`` those of the masks with jitter, ``mixed`` draws between them: the
+        decoder must learn to correct imperfect boxes. A CAM that is empty early in training falls back on the mask.
+        """
+        settings, model = self.config.training, self.config.model
+        generator = torch.Generator().manual_seed(step_seed(settings.seed, step, 3))
+        of_cam = self.model.prompt(cams, torch.full(cams.shape[:1], torch.inf, device=cams.device))
+        of_mask = bounding_boxes(masks, "one", model.padding)
+        of_mask = [jitter(box, settings.jitter, model.size, generator) for box in of_mask]
+        share = {"cam": 1.0, "truth": 0.0, "mixed": 0.5}[settings.boxes]
+        take_cam = torch.rand(len(cams), generator=generator) < share
+        boxes = [a if take and len(a) else b for a, b, take in zip(of_cam, of_mask, take_cam, strict=True)]
+        usable = torch.tensor([len(box) > 0 for box in boxes], device=cams.device)
+        return [box for box in boxes if len(box)], usable
+
+    @property
+    def kept_model(self) -> SAMMix:
+        """The model that is validated and stored: the averaged one where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def validate(self, progress: Progress) -> None:
+        """Score the epoch on the validation patients, and keep the bundle if it is the best so far."""
+        started = time.monotonic()
+        model = self.kept_model
+        found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)
+        positive = self.validation.labels
+        with_mask = found.masks.any(axis=(1, 2))
+        scores = {
+            "validation_dice": mean_dice(found.masks[positive], self.validation.masks[positive]),
+            "false_mask_rate": float(with_mask[~positive].mean()) if (~positive).any() else 0.0,
+            "score": mean_dice(found.masks, self.validation.masks),
+        }
+        epoch = self.state.step // self.steps_per_epoch
+        seconds = round(time.monotonic() - started, 1)
+        self.report({"step": self.state.step, "epoch": epoch, **scores, "validation_seconds": seconds})
+        if scores["score"] > self.state.best_score:
+            self.state.best_score = scores["score"]
+            training = {**self.record, "epoch": epoch, "labelled_slices": len(self.labelled), "prompt": "cam", **scores}
+            save_bundle(model, self.config, training, self.folder / "bundle", replace=True)
+        plot_curves(self.state.history, self.folder / "curves.png")
+
+    def report(self, figures: dict) -> None:
+        """Append one line to the log."""
+        self.state.history.append(figures)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(figures) + "\n")
+
+    def save_checkpoint(self) -> None:
+        """Keep the whole state in the run folder."""
+        content = {
+            "model": trained_state(self.model),
+            "averaged": None if self.averaged is None else trained_state(self.averaged.module),
+            "averaged_steps": 0 if self.averaged is None else int(self.averaged.n_averaged),
+            "optimiser": self.optimiser.state_dict(),
+            "run": vars(self.state),
+        }
+        write_checkpoint(content, self.folder)
+
+    def resume(self) -> None:
+        """Go on from the run folder's checkpoint, if it has one.
+
+        Raises:
+            SAMMixError: the checkpoint is damaged or belongs to another config.
+        """
+        content = read_checkpoint(self.folder, self.device)
+        if content is None:
+            return
+        load_trained_state(self.model, content["model"], self.folder)
+        if self.averaged is not None:
+            load_trained_state(self.averaged.module, content["averaged"], self.folder)
+            self.averaged.n_averaged.fill_(content["averaged_steps"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.state = RunState(**content["run"])
+        lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
+        (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
+
+
+def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:
+    """Say what is wrong with the data before anything starts.
+
+    Raises:
+        SAMMixError: a set is empty, lacks slices with or without liver or with a mask, or shares a patient.
+    """
+    for name, data in (("training", train), ("validation", validation)):
+        if not data.labels.any():
+            raise SAMMixError(f"the {name} set has no slice with liver; add scans that show the liver")
+        if not (data.labels & data.has_mask).any():
+            raise SAMMixError(f"the {name} set has no liver mask; add at least one slice with a mask")
+    if train.labels.all():
+        raise SAMMixError("the training set has no slice without liver; add slices above or below the liver")
+    shared = sorted(set(train.patients) & set(validation.patients))
+    if shared:
+        raise SAMMixError(f"patient {shared[0]} is in the training and in the validation set; split by patient")
+
+
+def validation_subset(validation: SliceDataset, count: int | None) -> SliceDataset:
+    """At most `count` slices, evenly spread over each patient and the scan."""
+    if count is None or count >= len(validation):
+        return validation
+    order = np.lexsort((validation.indices, validation.patients))
+    return validation.select(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+
+
+def parameter_groups(model: SAMMix, config: Config) -> list[dict]:
+    """The classifier at the full rate, adapters and decoder at the rate of pretrained parts."""
+    new = [p for p in model.classifier.parameters() if p.requires_grad]
+    pretrained = [p for p in model.backbone.parameters() if p.requires_grad]
+    rates = (config.training.learning_rate, config.training.pretrained_learning_rate)
+    groups = zip((new, pretrained), rates, strict=True)
+    return [{"params": params, "lr": rate, "full_lr": rate} for params, rate in groups]
+
+
+def learning_rate_scale(step: int, steps: int, warmup: float) -> float:
+    """1 throughout without `warmup`; else a linear rise over that share of the steps, then a cosine to 0."""
+    if not warmup:
+        return 1.0
+    rise = warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
