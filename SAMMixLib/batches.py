@@ -7,6 +7,7 @@ about the loaders needs to be saved.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from SAMMixLib.config import Config
+from SAMMixLib.config import Config, ModelConfig
 from SAMMixLib.slices import SliceDataset
 from SAMMixLib.windowing import window
 
@@ -71,6 +72,15 @@ def ct_augmentation() -> Compose:
     )
 
 
+class Batch(NamedTuple):
+    """n slices to learn from."""
+
+    slices: Tensor  # [n, 1, S, S] in 0..1
+    labels: Tensor  # float [n], 1 where there is liver
+    masks: Tensor  # [n, S, S]
+    has_liver_mask: Tensor  # bool [n]
+
+
 class SliceBatches:
     """Windowed, perhaps augmented batches of one data set.
 
@@ -89,14 +99,16 @@ class SliceBatches:
         self.stream = stream
         self.augmentation = ct_augmentation() if config.training.augment else None
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of this step: slices ``[n, 1, S, S]`` in 0..1, labels ``[n]`` and masks ``[n, S, S]``."""
+    def __call__(self, step: int) -> Batch:
+        """The batch of this step."""
         chosen = batch_indices(len(self.dataset), self.batch_size, step_seed(self.seed, 0, self.stream), step)
         images, masks = windowed(self.dataset.images[chosen], self.model), self.dataset.masks[chosen]
         if self.augmentation is not None:
             self.augmentation.set_random_state(step_seed(self.seed, step, self.stream))
             images, masks = self._augmented(images, masks)
-        return images, torch.from_numpy(self.dataset.labels[chosen].astype(np.float32)), masks
+        labels = torch.from_numpy(self.dataset.labels[chosen].astype(np.float32))
+        has_liver_mask = torch.from_numpy((self.dataset.has_mask & self.dataset.labels)[chosen])
+        return Batch(images, labels, torch.as_tensor(masks), has_liver_mask)
 
     def _augmented(self, images: Tensor, masks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
         pairs = [
@@ -107,6 +119,6 @@ class SliceBatches:
         return images, torch.stack([torch.as_tensor(pair["mask"])[0] for pair in pairs])
 
 
-def windowed(images: np.ndarray, config) -> Tensor:
+def windowed(images: np.ndarray, config: ModelConfig) -> Tensor:
     """HU slices ``[n, S, S]`` as the model's input ``[n, 1, S, S]`` in 0..1."""
     return window(torch.from_numpy(images.astype(np.float32)), config.window_width, config.window_level)[:, None]

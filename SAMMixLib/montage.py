@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TILE = 288  # pixels
-CAM_OPACITY = 0.55  # where the CAM is 1
+CAM_OPACITY = 0.45  # where the CAM is 1
 COLOURS = {"prediction": "#ff4b4b", "reference": "#3ee08a", "box": "#ffd60a"}
 
 
@@ -76,10 +76,9 @@ def _draw_tile(axes: Axes, result: SegmentationResult, k: int, reference: np.nda
     if reference is not None:
         _outline(axes, reference[k], COLOURS["reference"], (0, (3, 1.5)))
     axes.set_axis_off()
-    stroke = [withStroke(linewidth=2, foreground="black")]
-    style = {"transform": axes.transAxes, "color": "white", "fontsize": 9, "path_effects": stroke}
-    axes.text(0.03, 0.965, f"slice {k}", va="top", **style)
-    axes.text(0.97, 0.965, f"p {result.p_liver[k]:.2f}", va="top", ha="right", **style)
+    for x, side, label in ((0.03, "left", f"slice {k}"), (0.97, "right", f"p {result.p_liver[k]:.2f}")):
+        text = axes.text(x, 0.965, label, ha=side, va="top", transform=axes.transAxes, color="white", fontsize=9)
+        text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _outline(axes: Axes, mask: np.ndarray, colour: str, style) -> None:

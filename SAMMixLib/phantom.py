@@ -44,7 +44,10 @@ NOISE_SD = 13.0  # HU
 TEXTURE_SD = 3.0  # HU, the slow waves inside an organ
 POINT_SPREAD = (1.8, 0.7, 0.7)  # mm, sigma along z, y, x
 
-# Organs that are ellipsoids: tissue, centre, radii (mm), tilt about z (degrees, from x to y).
+Point = tuple[float, float, float]
+Ellipsoid = tuple[Point, Point, float]
+"""Centre and radii in mm, tilt about z in degrees (from x to y)."""
+
 ORGANS = (
     ("pancreas", (-22, -18, -32), (17, 15, 20), 0),
     ("pancreas", (6, -22, -18), (24, 10, 13), -8),
@@ -53,13 +56,21 @@ ORGANS = (
     ("muscle", (-38, 40, -130), (22, 24, 95), 0),
     ("muscle", (38, 40, -130), (22, 24, 95), 0),
 )
-KIDNEYS = (((-68, 34, -68), (28, 32, 56), -35), ((66, 32, -56), (28, 32, 58), 35))
-RENAL_IMPRESSION = ((-58, 46, -70), (42, 42, 62), 0)
-GALLBLADDER = ((-58, -42, -34), (13, 27, 25), 25)
-SPLEEN = ((106, 32, 4), (46, 40, 60), -30)
-STOMACH = (((66, 4, 34), (36, 34, 34), 0), ((58, -34, 6), (30, 30, 42), 0), ((22, -54, -26), (34, 20, 20), 0))
-HEART = ((24, -36, 100), (62, 46, 56), -20)
-CHAMBERS = (((42, -42, 102), (34, 17, 36), -25), ((-4, -48, 100), (26, 24, 34), 0), ((10, -10, 112), (30, 15, 24), 0))
+KIDNEYS: tuple[Ellipsoid, ...] = (((-68, 34, -68), (28, 32, 56), -35), ((66, 32, -56), (28, 32, 58), 35))
+RENAL_IMPRESSION: Ellipsoid = ((-58, 46, -70), (42, 42, 62), 0)
+GALLBLADDER: Ellipsoid = ((-58, -42, -34), (13, 27, 25), 25)
+SPLEEN: Ellipsoid = ((106, 32, 4), (46, 40, 60), -30)
+STOMACH: tuple[Ellipsoid, ...] = (
+    ((66, 4, 34), (36, 34, 34), 0),
+    ((58, -34, 6), (30, 30, 42), 0),
+    ((22, -54, -26), (34, 20, 20), 0),
+)
+HEART: Ellipsoid = ((24, -36, 100), (62, 46, 56), -20)
+CHAMBERS: tuple[Ellipsoid, ...] = (
+    ((42, -42, 102), (34, 17, 36), -25),
+    ((-4, -48, 100), (26, 24, 34), 0),
+    ((10, -10, 112), (30, 15, 24), 0),
+)
 COLON = (  # along its length: (x, y, z), radius
     ((-108, 6, -150), 24), ((-106, 0, -118), 22), ((-88, -30, -88), 20), ((-72, -62, -78), 19), ((-34, -72, -76), 19),
     ((8, -74, -70), 18), ((46, -72, -58), 18), ((84, -54, -36), 18), ((106, -14, -30), 18), ((112, 14, -70), 17),
@@ -67,30 +78,13 @@ COLON = (  # along its length: (x, y, z), radius
 )  # fmt: skip
 
 # The liver's edge towards the midline and its left lobe's tip, along z (mm).
-RIGHT_LOBE_EDGE = (
-    (-110, -260),
-    (-98, -150),
-    (-90, -126),
-    (-80, -104),
-    (-66, -86),
-    (-50, -75),
-    (-34, -60),
-    (-20, -42),
-    (-4, -16),
+RIGHT_LOBE_EDGE = (  # z, x
+    (-110, -260), (-98, -150), (-90, -126), (-80, -104), (-66, -86), (-50, -75), (-34, -60), (-20, -42), (-4, -16),
     (8, 0),
-)
-LEFT_LOBE_EDGE = (
-    (-70, -260),
-    (-40, -110),
-    (-30, -74),
-    (-20, -34),
-    (-10, 4),
-    (2, 30),
-    (14, 46),
-    (26, 54),
-    (36, 40),
-    (48, -6),
-)
+)  # fmt: skip
+LEFT_LOBE_EDGE = (  # z, x
+    (-70, -260), (-40, -110), (-30, -74), (-20, -34), (-10, 4), (2, 30), (14, 46), (26, 54), (36, 40), (48, -6),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,10 +107,10 @@ def make_phantom(
     liver, in the chest, and ends below it, at the iliac bones. The same arguments give the same voxels.
 
     Raises:
-        SAMMixError: ``size`` or ``spacing`` is not three positive numbers.
+        SAMMixError: ``size`` is not three numbers of at least 2, or ``spacing`` not three positive numbers.
     """
-    if len(size) != 3 or min(size) < 1:
-        raise SAMMixError(f"phantom: size {size} is not three positive numbers; give voxels along i, j and k")
+    if len(size) != 3 or min(size) < 2:
+        raise SAMMixError(f"phantom: size {size} is not three numbers of 2 or more; give voxels along i, j and k")
     if spacing is None:
         spacing = (FIELD_OF_VIEW[0] / size[0], FIELD_OF_VIEW[1] / size[1], FIELD_OF_VIEW[2] / size[2])
     if len(spacing) != 3 or min(spacing) <= 0:
@@ -161,9 +155,8 @@ class Canvas:
     def box(self, centre, reach) -> tuple[slice, slice, slice]:
         """The part of the grid within ``reach`` mm (a number, or one for each axis) of ``centre``."""
         low, high = np.subtract(centre, reach) - self.edge, np.add(centre, reach) + self.edge
-        return tuple(slice(*np.searchsorted(axis, (a, b))) for axis, a, b in zip(self.axes, low, high, strict=True))[
-            ::-1
-        ]
+        i, j, k = (slice(*np.searchsorted(axis, (a, b))) for axis, a, b in zip(self.axes, low, high, strict=True))
+        return k, j, i
 
     def at(self, box: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.x[:, :, box[2]], self.y[:, box[1]], self.z[box[0]]
@@ -221,11 +214,11 @@ def height_field(height: np.ndarray, canvas: Canvas) -> np.ndarray:
 
 def draw_patient(canvas: Canvas, random: np.random.Generator) -> None:
     cavity = draw_body_wall(canvas)
-    below = diaphragm(canvas)
-    abdomen = np.maximum(cavity, below) + 1.5
+    above = diaphragm(canvas)
+    abdomen = np.maximum(cavity, above) + 1.5
     canvas.paint(cavity, "muscle")
     canvas.paint(abdomen, "fat")
-    draw_chest(canvas, np.maximum(cavity, -below), random)
+    draw_chest(canvas, np.maximum(cavity, -above), random)
     draw_ribs(canvas, cavity)
     draw_bowel(canvas, abdomen, random)
     draw_ellipsoids(canvas, ORGANS, abdomen)

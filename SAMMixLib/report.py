@@ -93,7 +93,7 @@ def chart_image(result: SegmentationResult) -> np.ndarray:
     lower.fill_between(slices, area, color="#b4413c", alpha=0.12, lw=0)
     lower.set(ylim=(0, 1.08 * max(area.max(), 1)), ylabel="liver area (cm²)", xlabel="slice, inferior to superior")
     lower.set_xlim(-0.5, len(slices) - 0.5)
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for axes in (upper, lower):
         for first, last in _runs(np.array([bool(boxes) for boxes in result.boxes])):
             axes.axvspan(first - 0.5, last + 0.5, color="#e9b949", alpha=0.16, lw=0)
@@ -166,7 +166,7 @@ def _page(
         "Device": f"{figures['device']}, {figures['dtype']}",
         "Time": f"{total:.1f} s" + (f" ({stages})" if stages else ""),
         "Slices in the scan": str(figures["slices"]),
-        "Voxel size (k, j, i)": " × ".join(f"{step:.3g}" for step in figures["spacing_kji_mm"]) + " mm",
+        "Voxel size (k, j, i)": " x ".join(f"{step:.3g}" for step in figures["spacing_kji_mm"]) + " mm",
     }
     return _TEMPLATE.format(
         title=title,
@@ -235,7 +235,8 @@ th, td {{ padding: .45rem .5rem .45rem 0; border-bottom: 1px solid var(--line); 
 th {{ width: 14rem; font-weight: 500; color: var(--soft); }}
 footer {{ margin-top: 2.4rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .9rem; }}
 @media (max-width: 36rem) {{ th {{ width: 9rem; }} body {{ padding: 1.5rem 1rem; }} }}
-@media print {{ body {{ padding: 0; max-width: none; font-size: 11pt; }} figure, dl, .warnings {{ break-inside: avoid; }} }}
+@media print {{ body {{ padding: 0; max-width: none; font-size: 11pt; }}
+  figure, dl, .warnings {{ break-inside: avoid; }} }}
 </style>
 </head>
 <body>

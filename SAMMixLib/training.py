@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from SAMMixLib.batches import SliceBatches, step_seed
+from SAMMixLib.batches import Batch, SliceBatches, step_seed
 from SAMMixLib.bundle import save_bundle
 from SAMMixLib.cam import liver_logit
 from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
@@ -74,6 +74,8 @@ class Trainer:
         self.device, self.dtype = torch.device(device), dtype
         available = int((train.has_mask & train.labels).sum())
         self.labelled = choose_labelled(train, min(settings.labelled_slices or available, available), settings.seed)
+        # Masks beyond the chosen ones stay unseen.
+        train = replace(train, has_mask=np.isin(np.arange(len(train)), self.labelled))
         self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
         self.segment_batches = SliceBatches(train.select(self.labelled), config, settings.mask_batch_size, SEGMENT)
         self.validation = validation_subset(validation, settings.validation_slices)
@@ -115,11 +117,10 @@ class Trainer:
         self.model.train()
         self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
 
-        all_slices, labels, _ = self.classify_batches(step)
-        labelled_slices, _, masks = self.segment_batches(step)
+        classify, segment = self.classify_batches(step), self.segment_batches(step)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            classification = self.classification_step(all_slices, labels)
-            segmentation, activation = self.segmentation_step(labelled_slices, masks, step)
+            classification, activation = self.classification_step(classify)
+            segmentation = self.segmentation_step(segment, step)
         loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
         if not torch.isfinite(loss):
             raise SAMMixError(f"{self.folder}: the loss is not a number at step {step}; lower learning_rate in the config")
@@ -135,9 +136,14 @@ class Trainer:
             "activation_loss": activation.item(),
         }
 
-    def classification_step(self, slices: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 3 on a batch of all slices."""
-        return classification_loss(liver_logit(self.maps(slices.to(self.device))), labels.to(self.device))
+    def classification_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
+        maps = self.maps(batch.slices.to(self.device))
+        classification = classification_loss(liver_logit(maps), batch.labels.to(self.device))
+        labelled = batch.has_liver_mask
+        if not (self.config.training.cam_weight and labelled.any()):
+            return classification, classification.new_zeros(())
+        return classification, activation_loss(maps[labelled], batch.masks[labelled].to(self.device))
 
     def maps(self, slices: Tensor) -> Tensor:
         """Class maps; a shared encoder is only read here."""
@@ -145,20 +151,19 @@ class Trainer:
             embeddings = self.model.backbone.encode(slices) if self.model.shares_encoder else None
         return self.model.classify(slices, embeddings)
 
-    def segmentation_step(self, slices: Tensor, masks: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Eq. 9 on a batch of labelled slices, and the activation loss on their maps."""
-        settings = self.config.training
-        slices, masks = slices.to(self.device), masks.to(self.device)
+    def segmentation_step(self, batch: Batch, step: int) -> Tensor:
+        """Eq. 9 on a batch of labelled slices; the prompts are constants."""
+        slices, masks = batch.slices.to(self.device), batch.masks.to(self.device)
         embeddings = self.model.backbone.encode(slices)
-        with torch.set_grad_enabled(settings.cam_weight > 0):
-            maps = self.model.classify(slices, embeddings if self.model.shares_encoder else None)
-        cams = self.model.activate(maps)
+        self.model.classifier.eval()  # boxes as in use; and so few slices would upset the batch norms' statistics
+        with torch.no_grad():
+            cams = self.model.activate(self.model.classify(slices, embeddings if self.model.shares_encoder else None))
+        self.model.classifier.train()
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
-        activation = activation_loss(maps, masks) if settings.cam_weight else maps.new_zeros(())
         if not usable.any():
-            return embeddings.sum() * 0.0, activation
+            return embeddings.sum() * 0.0
         logits, _ = self.model.segment(embeddings[usable], boxes, cams[usable])
-        return segmentation_loss(logits, masks[usable], settings.cross_entropy), activation
+        return segmentation_loss(logits, masks[usable], self.config.training.cross_entropy)
 
     def training_boxes(self, cams: Tensor, masks: Tensor, step: int) -> tuple[list[Tensor], Tensor]:
         """A box for each slice that has one, and which slices those are.

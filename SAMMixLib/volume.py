@@ -14,6 +14,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -141,7 +142,7 @@ def mask_on_grid(mask: sitk.Image, reference: sitk.Image) -> np.ndarray:
     axes = np.abs(turn).argmax(axis=1)  # the mask axis that runs along each reference axis
     array = sitk.GetArrayViewFromImage(mask).transpose([2 - axes[axis] for axis in (2, 1, 0)])
     flips = tuple(slice(None, None, int(turn[axis].sum())) for axis in (2, 1, 0))
-    return np.ascontiguousarray(array[flips], dtype=np.uint8)
+    return np.array(array[flips], np.uint8, order="C")  # a copy: the view dies with the mask image
 
 
 def check_output(path: str | Path, overwrite: bool = True) -> None:
@@ -211,7 +212,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     suffix = _suffix(path, READABLE)
     if path.stat().st_size == 0:
         raise SAMMixError(f"{path}: the file is empty")
-    nifti = _read_nifti_header(path) if suffix.startswith(".nii") else None
+    nifti = _look_into_nifti(path) if suffix.startswith(".nii") else None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -225,9 +226,14 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
         reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         with quiet_itk():
-            return reader.Execute(), warnings
+            image = reader.Execute()
     except RuntimeError:
         raise SAMMixError(f"{path}: the voxels cannot be read: the file is truncated or damaged") from None
+    if nifti and nifti.broken.size:
+        array = sitk.GetArrayFromImage(image)
+        array.flat[nifti.broken] = np.nan
+        image = _image_like(array, image)
+    return image, warnings
 
 
 def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
@@ -263,47 +269,60 @@ def _check_axes(path: Path, affine: np.ndarray) -> None:
         raise SAMMixError(f"{path}: the axes are sheared by {degrees:.1f} degrees (gantry tilt); resample it first")
 
 
-@dataclass(frozen=True)
-class _NiftiHeader:
-    """The fields of a NIfTI-1 header that ITK repairs or passes over in silence."""
+@dataclass(frozen=True, eq=False)
+class _Nifti:
+    """What ITK repairs or passes over in silence in a NIfTI-1 file."""
 
     qform_code: int
     sform_code: int
     sform: np.ndarray  # [4, 4] voxel index -> LPS mm
+    broken: np.ndarray  # flat indices of voxels that are NaN or infinite
 
 
-def _read_nifti_header(path: Path) -> _NiftiHeader:
-    """Check the raw file where ITK does not look: it makes a bad spacing 1, and fills a truncated file with zeros."""
+def _look_into_nifti(path: Path) -> _Nifti:
+    """Check the raw file: ITK makes a bad spacing 1, broken voxels 0, and fills a truncated file with zeros."""
     try:
         with path.open("rb") as stream:
             packed = stream.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            header = stream.read(348)
-            length = len(header)
-            while chunk := stream.read(1 << 22):
-                length += len(chunk)
+            return _scan_nifti(path, stream)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise SAMMixError(f"{path}: the file is truncated or damaged (gzip); copy it again") from None
     except OSError as error:
         raise SAMMixError(f"{path}: cannot be read ({error.strerror})") from None
 
+
+def _scan_nifti(path: Path, stream: BinaryIO | gzip.GzipFile) -> _Nifti:
+    header = stream.read(348)
     order = {b"\x5c\x01\x00\x00": "<", b"\x00\x00\x01\x5c": ">"}.get(header[:4])
-    if order is None or length < 348:
+    if order is None or len(header) < 348:
         raise SAMMixError(f"{path}: not a NIfTI-1 file, whatever its suffix says")
     rank, *shape = struct.unpack_from(order + "8h", header, 40)
-    (bits,) = struct.unpack_from(order + "h", header, 72)
+    datatype, bits = struct.unpack_from(order + "2h", header, 70)
     pixdim = struct.unpack_from(order + "8f", header, 76)
     (start,) = struct.unpack_from(order + "f", header, 108)
-    needed = int(start) + math.prod(shape[:rank]) * bits // 8
-    if length < needed:
-        raise SAMMixError(f"{path}: the file is truncated: {length} of {needed} bytes; copy it again")
-    _check_spacing(path, pixdim[1 : 1 + min(rank, 3)])
     qform_code, sform_code = struct.unpack_from(order + "2h", header, 252)
     rows = np.reshape(struct.unpack_from(order + "12f", header, 280), (3, 4))
-    return _NiftiHeader(qform_code, sform_code, RAS_TO_LPS @ np.vstack([rows, [0, 0, 0, 1]]))
+    _check_spacing(path, pixdim[1 : 1 + min(rank, 3)])
+
+    count = math.prod(shape[:rank])
+    real = {16: np.dtype(order + "f4"), 64: np.dtype(order + "f8")}.get(datatype)
+    stream.read(int(start) - len(header))
+    length, broken = 0, [np.empty(0, int)]
+    while chunk := stream.read(1 << 22):
+        if real:
+            values = np.frombuffer(chunk, real, len(chunk) // real.itemsize)
+            broken.append(np.flatnonzero(~np.isfinite(values)) + length // real.itemsize)
+        length += len(chunk)
+    if length < count * bits // 8:
+        raise SAMMixError(
+            f"{path}: the file is truncated: {length} of {count * bits // 8} bytes of voxels; copy it again"
+        )
+    indices = np.concatenate(broken)
+    return _Nifti(qform_code, sform_code, RAS_TO_LPS @ np.vstack([rows, [0, 0, 0, 1]]), indices[indices < count])
 
 
-def _check_nifti_grid(path: Path, header: _NiftiHeader, grid: sitk.ImageFileReader) -> list[str]:
+def _check_nifti_grid(path: Path, header: _Nifti, grid: sitk.ImageFileReader) -> list[str]:
     """Hold the sform against the grid that ITK made of the header: ITK falls back on the qform without a word."""
     if header.sform_code <= 0:
         if header.qform_code <= 0:

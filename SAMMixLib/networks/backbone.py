@@ -31,6 +31,9 @@ class Backbone(nn.Module):
         embedding_size: side of the embedding in tokens, e.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,

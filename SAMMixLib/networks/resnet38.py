@@ -7,12 +7,16 @@ Pre-activation blocks throughout: batch norm, ReLU, convolution without bias.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SAMMixLib.networks.weights import load_strictly, load_tensors
+
+if TYPE_CHECKING:
+    from SAMMixLib.networks.encoder_head import EncoderHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,6 +85,9 @@ class ResNet38(nn.Module):
         dropout: of the stages b6 and b7.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, width: float = 1.0, dropout: tuple[float, float] = (0.3, 0.5)) -> None:
         super().__init__()
         c64, c128, c256, c512, c1024, c2048, c4096 = (round(64 * 2**i * width) for i in range(7))
@@ -113,8 +120,7 @@ class CamClassifier(nn.Module):
     with the convolution. The head has no bias, so the liver map *is* eq. 4, ``g = sum_i w_i F_i``.
     """
 
-    def __init__(self, body: nn.Module) -> None:
-        """`body`: anything with `features_channels`, the number of its feature maps."""
+    def __init__(self, body: ResNet38 | EncoderHead) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Conv2d(body.features_channels, 2, 1, bias=False)

@@ -26,6 +26,8 @@ WINDOW_SIZE = 14
 # Of colours in 0..1. SAM's own code scales to 0..255 first, which comes to the same.
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+MEDSAM_MEAN = (0.0, 0.0, 0.0)
+MEDSAM_STD = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,14 @@ def build_sam(name: str, image_size: int = 1024, weights: dict[str, Tensor] | No
         raise SAMMixError(f"{name}: no such SAM backbone; known are {', '.join(ENCODERS)}")
     if image_size not in IMAGE_SIZES:
         raise SAMMixError(f"{name}: no image size {image_size}; take one of {', '.join(map(str, IMAGE_SIZES))}")
-    of_medsam = name.startswith("medsam")
+    mean, std = (MEDSAM_MEAN, MEDSAM_STD) if name.startswith("medsam") else (SAM_MEAN, SAM_STD)
     backbone = Backbone(
         name=name,
         image_encoder=build_encoder(ENCODERS[name], image_size),
         prompt_encoder=build_prompt_encoder(image_size, image_size // PATCH_SIZE),
         mask_decoder=build_mask_decoder(),
-        **({} if of_medsam else {"mean": SAM_MEAN, "std": SAM_STD}),
+        mean=mean,
+        std=std,
     )
     if weights is not None:
         load_strictly(backbone, resize_positions(weights, backbone), name)

@@ -6,11 +6,10 @@ import hashlib
 import http.client
 import os
 import pickle
-import tempfile
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.progress import Progress, silent
@@ -151,11 +150,10 @@ def download(name: str, folder: str | Path, consent: bool, progress: Progress = 
             f"{target}: not there, and not downloaded without consent; agree to get {public.megabytes} MB from "
             f"{public.url}, or put the file there yourself"
         )
-    temporary = None
+    temporary = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(target.suffix, f".{target.stem}-", target.parent)
-        with open(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             actual = _fetch(public.url, file, f"download {public.name}", progress)
         if actual != public.sha256:
             raise SAMMixError(f"{public.url}: SHA-256 is {actual} and should be {public.sha256}; try again later")
@@ -163,12 +161,11 @@ def download(name: str, folder: str | Path, consent: bool, progress: Progress = 
     except (OSError, http.client.HTTPException) as error:
         raise SAMMixError(f"{public.url}: cannot be downloaded to {target} ({error}); try again later") from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return target
 
 
-def _fetch(url: str, file, stage: str, progress: Progress) -> str:
+def _fetch(url: str, file: BinaryIO, stage: str, progress: Progress) -> str:
     """Write what `url` holds to the open `file`; returns its SHA-256."""
     digest = hashlib.sha256()
     with urllib.request.urlopen(url, timeout=30) as response:

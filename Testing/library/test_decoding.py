@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from SAMMixLib.networks.backbone import Backbone
 from SAMMixLib.networks.decoding import build_mask_decoder, build_prompt_encoder, decode_masks, encode_prompts
-from torch import Tensor, nn
 
 SIZE, TOKENS = 64, 8
 BOXES = [

@@ -14,14 +14,15 @@ from SAMMixLib.volume import read_volume
 
 UID = "1.2.826.0.1.3680043.2.1125.1."
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+UPRIGHT = np.eye(3)
 HU = np.random.default_rng(0).integers(-1000, 400, (6, 4, 5)).astype(np.int16)
 
 
-def write_slice(path: Path, pixels: np.ndarray, position=(0.0, 0.0, 0.0), direction=np.eye(3), **tags) -> Path:
+def write_slice(path: Path, pixels: np.ndarray, position=(0.0, 0.0, 0.0), direction=UPRIGHT, **tags) -> Path:
     """One DICOM file; ``tags`` are named like ``t0008_0060``."""
     image = sitk.GetImageFromArray(pixels[None])
     image.SetOrigin(position)
-    image.SetDirection(np.ravel(direction))
+    image.SetDirection(np.ravel(direction).astype(float))
     image.SetSpacing((0.75, 0.5, 3.0))
     defaults = {
         "t0008_0016": CT_STORAGE,
@@ -115,10 +116,12 @@ def test_scouts_and_secondary_captures_are_left_out(tmp_path):
     scout = np.zeros((9, 9), np.int16)
     write_slice(tmp_path / "scout1.dcm", scout, t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER")
     write_slice(tmp_path / "scout2.dcm", scout, t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER", t0020_000e=UID + "2")
-    capture = {"t0008_0016": "1.2.840.10008.5.1.4.1.1.7", "t0020_000e": UID + "3"}
-    write_slice(tmp_path / "report.dcm", scout, **capture)
+    report = write_slice(tmp_path / "report.dcm", scout, t0020_000e=UID + "3")
+    position, unknown = b"\x20\x00\x32\x00", b"\x20\x00\x33\x00"  # little-endian tags
+    report.write_bytes(report.read_bytes().replace(position, unknown))
     assert np.array_equal(voxels(tmp_path), HU)
     assert "a scout (localizer)" in refusal(tmp_path / "scout2.dcm")
+    assert "without position" in refusal(report)
 
 
 def test_nothing_to_segment(tmp_path):
@@ -129,9 +132,13 @@ def test_nothing_to_segment(tmp_path):
 
 def test_rescale_of_every_slice_counts(tmp_path):
     for n, pixels in enumerate(HU):
-        slope = ("1", "0.5", "2")[n % 3]
-        write_slice(tmp_path / f"{n}.dcm", pixels // 2 * 2, (0.0, 0.0, 3.0 * n), t0028_1053=slope)
-    assert np.array_equal(voxels(tmp_path), HU // 2 * 2)
+        path = write_slice(tmp_path / f"{n}.dcm", pixels // 2 * 2, (0.0, 0.0, 3.0 * n), t0028_1053=str(n % 2 + 1))
+        if n == 3:
+            slope = b"\x28\x00\x53\x10\x02\x00\x00\x00"  # the writer itself refuses a fraction
+            path.write_bytes(path.read_bytes().replace(slope + b"2 ", slope + b".5"))
+    expected = (HU // 2 * 2).astype(float)
+    expected[3] = (expected[3] + 1024) / 4 - 1024
+    assert np.array_equal(voxels(tmp_path), expected)
 
 
 def test_missing_slices(tmp_path):

@@ -148,7 +148,7 @@ def test_masks_of_another_grid_are_refused():
     assert "axes or spacing" in refusal(Spacing=(0.7, 0.8, 5.0))
     assert "voxels off" in refusal(Spacing=(0.7, 0.8, 2.7))
     assert "voxels off" in refusal(Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    with pytest.raises(SAMMixError, match="size is not the volume's: 3 x 4 x 4 .* against 3 x 4 x 5"):
+    with pytest.raises(SAMMixError, match=r"size is not the volume's: 3 x 4 x 4 .* against 3 x 4 x 5"):
         mask_on_grid(mask[:, :, :4], reference)
 
 
@@ -171,6 +171,12 @@ def test_one_volume_in_four_axis_orders(shared_data):
         mask = stack.to_grid(stack.array > 40)
         assert_same_grid(mask, stack.reference)
         assert np.array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(stack.reference) > 40)
+
+
+def test_mask_outlives_its_image():
+    reference = scan(np.eye(3))
+    array = mask_on_grid(reference > 0, reference)
+    assert array.flags.owndata
 
 
 @pytest.mark.parametrize("suffix", WRITABLE)

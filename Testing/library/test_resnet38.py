@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38, load_imagenet_weights
-from torch import nn
 
 NARROW = 1 / 32
 

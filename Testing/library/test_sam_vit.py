@@ -7,15 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from segment_anything import SamPredictor, sam_model_registry
+from segment_anything.modeling import ImageEncoderViT, Sam
+from segment_anything.modeling.image_encoder import get_rel_pos
+from torch import nn
+
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks import sam_vit
 from SAMMixLib.networks.backbone import Backbone
 from SAMMixLib.networks.decoding import build_mask_decoder, build_prompt_encoder
 from SAMMixLib.networks.sam_vit import ENCODERS, ViT, build_encoder, build_sam
-from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, Sam
-from segment_anything.modeling.image_encoder import get_rel_pos
-from torch import nn
 
 TINY = ViT(width=32, depth=2, heads=2, global_blocks=(1,))
 SIZE = 256

@@ -138,13 +138,17 @@ def test_constant_and_scaled(tmp_path, hu):
     assert "every voxel is -1024" in refusal(save(tmp_path / "nan.nii", nothing))
 
 
-def test_nan_counts_as_air(tmp_path, hu):
-    values = hu.astype(np.float32)
-    values[0, 0, :3] = np.nan, np.inf, -np.inf
-    volume = read_volume(save(tmp_path / "ct.nii", values))
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_counts_as_air(tmp_path, hu, suffix, dtype):
+    """In NIfTI too, where ITK makes such voxels 0 HU, which is tissue."""
+    values = hu.astype(dtype)
+    values[1, 2, :3] = np.nan, np.inf, -np.inf
+    volume = read_volume(save(tmp_path / f"ct{suffix}", values))
     assert "3 voxels are NaN or infinite" in volume.warnings[0]
     assert volume.axial().array.dtype == np.int16
-    assert np.array_equal(sitk.GetArrayFromImage(volume.image)[0, 0, :3], [-1024] * 3)
+    hu[1, 2, :3] = -1024
+    assert np.array_equal(sitk.GetArrayFromImage(volume.image), hu)
 
 
 def test_padding_is_cut_without_a_word(tmp_path, hu):
@@ -254,7 +258,7 @@ def test_full_disk_leaves_nothing(tmp_path, suffix):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
     try:
-        with pytest.raises(SAMMixError, match="not written: .* MB free"):
+        with pytest.raises(SAMMixError, match=r"not written: .* MB free"):
             write_mask(sitk.GetImageFromArray(noise), tmp_path / f"mask{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -336,7 +340,7 @@ def test_real_masks_lie_on_their_scans(shared_data, name):
     mask = mask_on_grid(read_mask(folder / f"{name}_liver.nii.gz"), volume.image)
     liver = sitk.GetArrayViewFromImage(volume.image)[mask > 0]
     assert 40 < np.median(liver) < 160
-    with pytest.raises(SAMMixError, match="span only|no such|not"):
+    with pytest.raises(SAMMixError, match="span only"):
         read_volume(folder / f"{name}_liver.nii.gz")
 
 

@@ -10,10 +10,11 @@ import threading
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
+
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.networks import weights
 from SAMMixLib.networks.weights import PUBLIC_FILES, PublicFile, download, load_strictly, load_tensors, sha256_of
-from torch import nn
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 
@@ -104,8 +105,8 @@ def test_misfits_are_listed_and_nothing_is_loaded():
     with pytest.raises(SAMMixError) as error:
         load_strictly(layers, state, "tiny.pth")
     assert one_line(error) == (
-        "tiny.pth: the weights do not fit this network (6 missing: 1.weight, 1.bias, 2.weight, ...; 1 unexpected: stray; "
-        "1 of another shape: 0.weight [3, 4] for [3, 3]); give the weights made for it"
+        "tiny.pth: the weights do not fit this network (6 missing: 1.weight, 1.bias, 2.weight, ...; "
+        "1 unexpected: stray; 1 of another shape: 0.weight [3, 4] for [3, 3]); give the weights made for it"
     )
     assert torch.equal(layers[0].bias, before)
 
@@ -127,7 +128,7 @@ def server(tmp_path):
 
     handler = functools.partial(Quiet, directory=tmp_path / "web")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
 
@@ -173,7 +174,7 @@ def test_failed_downloads_leave_nothing(tmp_path, published, monkeypatch):
         download("tiny", folder, consent=True, progress=cancel)
 
     (tmp_path / "web" / "tiny.pth").write_bytes(b"another file")
-    with pytest.raises(SAMMixError, match="SHA-256 is .* and should be") as error:
+    with pytest.raises(SAMMixError, match=r"SHA-256 is .* and should be") as error:
         download("tiny", folder, consent=True)
     one_line(error)
 
