@@ -131,6 +131,26 @@ def base_weights_of(config: Config) -> dict[str, str]:
     return {"name": backbone, "sha256": known.sha256 if known else ""}
 
 
+def load_base_weights(
+    config: Config, path: str | Path | None, base: dict[str, str] | None = None
+) -> dict[str, Tensor] | None:
+    """The tensors that a model of `config` stands on, checked by hash where one is known.
+
+    None for LiteMedSAM, whose weights :func:`SAMMixLib.model.build_model` finds in their package.
+
+    Raises:
+        SAMMixError: a ViT backbone's weights are not given, damaged, or other ones.
+    """
+    from SAMMixLib.networks.weights import load_tensors
+
+    base = base or base_weights_of(config)
+    if base["name"] == LITE_MEDSAM:
+        return None
+    if path is None:
+        raise SAMMixError(f"the backbone {base['name']} needs its public weights; give --base-weights FILE")
+    return load_tensors(path, base["sha256"] or None)
+
+
 def open_bundle(folder: str | Path) -> Bundle:
     """Read and check a bundle's card.
 
@@ -186,13 +206,7 @@ def load_bundle(folder: str | Path, base_weights: str | Path | None = None) -> S
 
     bundle = open_bundle(folder)
     verify_bundle(bundle)
-    base = bundle.card["base"]
-    weights = None
-    if base["name"] != LITE_MEDSAM:
-        if base_weights is None:
-            raise SAMMixError(f"{bundle.folder}: needs the public weights of {base['name']}; give --base-weights FILE")
-        weights = load_tensors(base_weights, base["sha256"] or None)
-    model = build_model(bundle.config.model, weights)
+    model = build_model(bundle.config.model, load_base_weights(bundle.config, base_weights, bundle.card["base"]))
     load_strictly(model.classifier, _tensors(bundle, CLASSIFIER), str(bundle.folder / CLASSIFIER))
     load_strictly(model.backbone.mask_decoder, _tensors(bundle, DECODER), str(bundle.folder / DECODER))
     adapter = _tensors(bundle, ADAPTER)

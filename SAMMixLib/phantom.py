@@ -342,7 +342,7 @@ def draw_colon(canvas: Canvas, abdomen: np.ndarray) -> None:
         canvas.paint(gas, "bowel", -880, box)
 
 
-def draw_loop(canvas, centre, radii, tilt, inside, content_hu, has_gas) -> None:
+def draw_loop(canvas: Canvas, centre, radii, tilt, inside, content_hu, has_gas) -> None:
     """A piece of gut: wall, content, and gas where it collects, in front."""
     box = canvas.box(centre, max(radii))
     loop = np.maximum(ellipsoid(*canvas.at(box), centre, radii, tilt), inside[box])
@@ -405,7 +405,7 @@ def draw_liver(canvas: Canvas, abdomen: np.ndarray, random: np.random.Generator)
     draw_ellipsoids(canvas, [("gallbladder", *GALLBLADDER)], abdomen)
 
 
-def draw_branches(canvas, start, end, radius, inside, random, depth: int = 3) -> None:
+def draw_branches(canvas: Canvas, start, end, radius, inside, random, depth: int = 3) -> None:
     """A vessel inside the liver that forks at its middle and at its end."""
     draw_tube(canvas, start, end, radius, 0.7 * radius, "liver", 150, inside)
     if depth == 0:

@@ -27,8 +27,8 @@ def write_report(
     """Write ``report.html`` into ``directory`` and, beside it, ``montage.png``, ``chart.png`` and ``report.json``.
 
     The page stands alone: its pictures are inside it and it links to nothing. ``reference`` is a human mask, bool
-    [k, S, S], to draw beside the prediction. The folder is made if it is missing. All four files appear together, or
-    none of them changes when writing fails.
+    [k, S, S], to draw beside the prediction. The folder is made if it is missing. Nothing is put in place before all
+    four files are written.
 
     Returns:
         The path of ``report.html``.
@@ -122,7 +122,12 @@ def _encode(image: np.ndarray, kind: str) -> bytes:
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, image, format=kind, pil_kwargs={"quality": 88} if kind == "jpeg" else {"optimize": True})
+    imsave(
+        buffer,
+        image,
+        format=kind,
+        pil_kwargs={"quality": 88, "subsampling": 0} if kind == "jpeg" else {"optimize": True},
+    )
     return buffer.getvalue()
 
 
@@ -211,8 +216,8 @@ h1 {{ margin: 0; font-size: 1.7rem; font-weight: 650; line-height: 1.25; overflo
 h2 {{ margin: 2.4rem 0 .7rem; font-size: 1.1rem; font-weight: 650; }}
 header p, figcaption, footer {{ color: var(--soft); }}
 header p {{ margin: .3rem 0 0; }}
-dl {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem; margin: 1.8rem 0 0; }}
-dl div {{ padding: .8rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }}
+dl {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.8rem 0 0; }}
+dl div {{ flex: 1 1 9rem; padding: .8rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }}
 dt {{ font-size: .85rem; color: var(--soft); }}
 dd {{ margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; }}
 figure {{ margin: 0; }}
@@ -236,7 +241,7 @@ th {{ width: 14rem; font-weight: 500; color: var(--soft); }}
 footer {{ margin-top: 2.4rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .9rem; }}
 @media (max-width: 36rem) {{ th {{ width: 9rem; }} body {{ padding: 1.5rem 1rem; }} }}
 @media print {{ body {{ padding: 0; max-width: none; font-size: 11pt; }}
-  figure, dl, .warnings {{ break-inside: avoid; }} }}
+  section, figure, dl, .warnings {{ break-inside: avoid; }} }}
 </style>
 </head>
 <body>

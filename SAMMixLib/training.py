@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from SAMMixLib.batches import Batch, SliceBatches, step_seed
-from SAMMixLib.bundle import save_bundle
+from SAMMixLib.bundle import load_base_weights, save_bundle
 from SAMMixLib.cam import liver_logit
 from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
 from SAMMixLib.config import Config
 from SAMMixLib.curves import plot_curves
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.losses import activation_loss, classification_loss, segmentation_loss
-from SAMMixLib.model import SAMMix, build_model
+from SAMMixLib.model import SAMMix, build_model, trainable_counts
 from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
@@ -55,7 +56,12 @@ class Trainer:
         validation: slices of other patients, scored with the prompt source ``cam``.
         folder: the run folder.
         record: provenance that goes into the bundle (data, licences, purpose).
+        labelled: positions of the training slices whose masks are used; drawn by the seed when None.
         device, dtype: where the networks run; bfloat16 means autocast, the weights stay float32.
+        base_weights: the file of a ViT backbone's public weights.
+
+    Raises:
+        SAMMixError: see :func:`check_training_sets`; or the base weights are missing or not those known.
     """
 
     def __init__(
@@ -65,15 +71,19 @@ class Trainer:
         validation: SliceDataset,
         folder: Path,
         record: dict,
-        device: str = "cpu",
+        labelled: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        base_weights: Path | None = None,
     ) -> None:
         check_training_sets(train, validation)
         settings = config.training
         self.config, self.folder, self.record = config, Path(folder), record
         self.device, self.dtype = torch.device(device), dtype
-        available = int((train.has_mask & train.labels).sum())
-        self.labelled = choose_labelled(train, min(settings.labelled_slices or available, available), settings.seed)
+        if labelled is None:
+            count = settings.labelled_slices or int((train.has_mask & train.labels).sum())
+            labelled = choose_labelled(train, count, settings.seed)
+        self.labelled = labelled
         # Masks beyond the chosen ones stay unseen.
         train = replace(train, has_mask=np.isin(np.arange(len(train)), self.labelled))
         self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
@@ -83,15 +93,16 @@ class Trainer:
         self.steps = settings.epochs * self.steps_per_epoch
 
         torch.manual_seed(settings.seed)
-        self.model = build_model(config.model).to(self.device)
+        self.model = build_model(config.model, load_base_weights(config, base_weights)).to(self.device)
+        self.trainable = trainable_counts(self.model)
         self.averaged = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True
         ) if settings.weight_average else None
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), weight_decay=settings.weight_decay)
         self.state = RunState()
 
-    def run(self, progress: Progress = silent) -> Path:
-        """Train to the end and return the folder of the best bundle."""
+    def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
+        """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
         saved = time.monotonic()
         while self.state.step < self.steps:
             losses = self.train_step(self.state.step)
@@ -101,7 +112,7 @@ class Trainer:
             progress("train", self.state.step, self.steps)
             end_of_epoch = self.state.step % self.steps_per_epoch == 0
             if end_of_epoch:
-                self.validate(progress)
+                say(self.validate(progress))
             if end_of_epoch or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.save_checkpoint()
                 saved = time.monotonic()
@@ -187,8 +198,8 @@ class Trainer:
         """The model that is validated and stored: the averaged one where there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
-    def validate(self, progress: Progress) -> None:
-        """Score the epoch on the validation patients, and keep the bundle if it is the best so far."""
+    def validate(self, progress: Progress) -> str:
+        """Score the epoch on the validation patients, keep the bundle if it is the best so far, and sum it up in a line."""
         started = time.monotonic()
         model = self.kept_model
         found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)
@@ -207,6 +218,10 @@ class Trainer:
             training = {**self.record, "epoch": epoch, "labelled_slices": len(self.labelled), "prompt": "cam", **scores}
             save_bundle(model, self.config, training, self.folder / "bundle", replace=True)
         plot_curves(self.state.history, self.folder / "curves.png")
+        return (
+            f"epoch {epoch}: validation Dice {scores['validation_dice']:.4f} on liver slices, "
+            f"{scores['false_mask_rate']:.1%} of the others got a mask (prompt source cam)"
+        )
 
     def report(self, figures: dict) -> None:
         """Append one line to the log."""

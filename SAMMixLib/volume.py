@@ -304,6 +304,8 @@ def _scan_nifti(path: Path, stream: BinaryIO | gzip.GzipFile) -> _Nifti:
     qform_code, sform_code = struct.unpack_from(order + "2h", header, 252)
     rows = np.reshape(struct.unpack_from(order + "12f", header, 280), (3, 4))
     _check_spacing(path, pixdim[1 : 1 + min(rank, 3)])
+    if not len(header) <= start < math.inf:
+        raise SAMMixError(f"{path}: the voxels cannot start at byte {start:g}, as the header says; repair the header")
 
     count = math.prod(shape[:rank])
     real = {16: np.dtype(order + "f4"), 64: np.dtype(order + "f8")}.get(datatype)

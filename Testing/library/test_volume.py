@@ -72,6 +72,12 @@ def test_truncated(tmp_path, hu, suffix, part):
     refusal(path)
 
 
+@pytest.mark.parametrize("offset", [0.0, float("nan")])
+def test_nifti_without_offset(tmp_path, hu, offset):
+    """ITK would read it from a wrong byte on."""
+    assert "cannot start at byte" in refusal(patched(save(tmp_path / "ct.nii", hu), 108, "f", offset))
+
+
 def test_damaged_gzip(tmp_path, hu):
     path = save(tmp_path / "ct.nii.gz", hu)
     content = bytearray(path.read_bytes())

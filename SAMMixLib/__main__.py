@@ -1,0 +1,7 @@
+"""``python -m SAMMixLib`` is the command ``sammix``."""
+
+import sys
+
+from SAMMixLib.cli import main
+
+sys.exit(main())

@@ -1,0 +1,49 @@
+"""The command ``sammix``. Exit status: 0 done, 1 internal error, 2 bad usage or bad input, 130 cancelled."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from SAMMixLib import __version__
+from SAMMixLib.commands import bench, demo, evaluate, models, segment, train
+from SAMMixLib.errors import Cancelled, SAMMixError
+
+COMMANDS = (segment, train, evaluate, models, demo, bench)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    # One busy neighbour slows torch's spinning threads many times over; read when torch loads its OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = _parser().parse_args(arguments)
+    try:
+        figures = options.run(options)
+    except SAMMixError as error:
+        print(f"sammix: error: {error}", file=sys.stderr)
+        return 2
+    except (Cancelled, KeyboardInterrupt):
+        print("sammix: cancelled", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if options.json:
+        print(json.dumps(figures, allow_nan=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sammix", description="SAM-Mix: liver segmentation in CT without clicks. For research, not for diagnosis."
+    )
+    parser.add_argument("--version", action="version", version=f"sammix {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add_command(commands)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="end the output with one JSON line of figures")
+    return parser

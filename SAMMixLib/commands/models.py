@@ -1,0 +1,75 @@
+"""``sammix models``: the model bundles on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from SAMMixLib.bundle import open_bundle, verify_bundle
+from SAMMixLib.models import find_model, import_model, model_folders, remove_model, user_folder
+
+
+def add_command(commands) -> None:
+    parser = commands.add_parser("models", help="list, show, verify, remove or import models", description=__doc__)
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, run, text in (
+        ("list", _list, "all models with size and scores"),
+        ("show", _show, "a model's card: config, data, licence, scores"),
+        ("verify", _verify, "check every file against its hash"),
+        ("remove", _remove, "delete one of your models"),
+        ("import", _import, "copy a bundle, a folder or a zip file, among your models"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        if name == "import":
+            action.add_argument("source", type=Path)
+            action.add_argument("--name", help="name for the model, if not its own")
+        elif name != "list":
+            action.add_argument("model", help="name or folder of the bundle")
+        action.set_defaults(run=run)
+
+
+def _list(options: argparse.Namespace) -> dict:
+    rows = []
+    for folder in model_folders():
+        bundle = open_bundle(folder)
+        training = bundle.card["training"]
+        rows.append(
+            {
+                "name": bundle.name,
+                "megabytes": round(bundle.bytes / 1e6, 1),
+                "labelled_slices": training.get("labelled_slices"),
+                "validation_dice": training.get("validation_dice"),
+                "folder": str(folder),
+            }
+        )
+    for row in rows:
+        dice = "no score" if row["validation_dice"] is None else f"validation Dice {row['validation_dice']:.3f} (cam)"
+        print(f"{row['name']:20} {row['megabytes']:6.1f} MB  {row['labelled_slices']} labelled slices, {dice}")
+    print(f"your models live in {user_folder()}")
+    return {"models": rows}
+
+
+def _show(options: argparse.Namespace) -> dict:
+    card = open_bundle(find_model(options.model)).card
+    print(json.dumps(card, indent=2))
+    return card
+
+
+def _verify(options: argparse.Namespace) -> dict:
+    bundle = open_bundle(find_model(options.model))
+    verify_bundle(bundle)
+    print(f"{bundle.name}: every file is as it was written")
+    return {"name": bundle.name, "intact": True}
+
+
+def _remove(options: argparse.Namespace) -> dict:
+    folder = remove_model(options.model)
+    print(f"removed {folder}")
+    return {"removed": str(folder)}
+
+
+def _import(options: argparse.Namespace) -> dict:
+    bundle = import_model(options.source, options.name)
+    print(f"imported {bundle.folder.name} into {bundle.folder}")
+    return {"name": bundle.folder.name, "folder": str(bundle.folder)}

@@ -1,0 +1,48 @@
+"""Where the networks run, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from SAMMixLib.errors import SAMMixError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:
+    """The device and, in a few words, why: ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        SAMMixError: the wanted device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if wanted == "auto":
+        wanted = "cuda" if cuda else "mps" if mps else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise SAMMixError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
+        raise SAMMixError(f"--device {wanted}: no such CUDA device here; use --device cpu, or install a CUDA build of torch")
+    if device.type == "mps" and not mps:
+        raise SAMMixError("--device mps: Apple's GPU is not available here; use --device cpu")
+    if device.type == "cuda":
+        return device, torch.cuda.get_device_name(device)
+    return device, "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads (no GPU in use)"
+
+
+def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """``auto`` takes bfloat16 where the hardware multiplies in it, else float32."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and _cpu_multiplies_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # torch has no public question for this; where the private one is missing, float32 is always right.
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, bool)() for question in questions)

@@ -1,0 +1,112 @@
+"""The bundles on this machine: the starter that ships, and those in the user's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from SAMMixLib.bundle import CARD, Bundle, open_bundle, verify_bundle
+from SAMMixLib.errors import SAMMixError
+
+STARTER = "starter"
+
+
+def user_folder() -> Path:
+    """Where the user's bundles live: ``$SAMMIX_HOME/models``, else the platform's place for application data."""
+    if "SAMMIX_HOME" in os.environ:
+        return Path(os.environ["SAMMIX_HOME"]) / "models"
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
+    return base / "SAMMix" / "models"
+
+
+def starter_folder() -> Path:
+    """The starter bundle: beside the library when installed, in ``Resources/`` in the source tree."""
+    here = Path(__file__).resolve().parent
+    installed = here / STARTER
+    return installed if installed.is_dir() else here.parent / "Resources" / STARTER
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a bundle, by its name or by its path.
+
+    Raises:
+        SAMMixError: there is none; the message lists those that exist.
+    """
+    if (Path(name) / CARD).is_file():
+        return Path(name)
+    if str(name) == STARTER:
+        return starter_folder()
+    if (user_folder() / name / CARD).is_file():
+        return user_folder() / name
+    known = ", ".join(folder.name for folder in model_folders())
+    raise SAMMixError(f"{name}: no model of this name or path; there are: {known or 'none'}")
+
+
+def model_folders() -> list[Path]:
+    """Every bundle that :func:`find_model` finds by name, the starter first."""
+    own = sorted(card.parent for card in user_folder().glob(f"*/{CARD}"))
+    return [folder for folder in (starter_folder(), *own) if (folder / CARD).is_file() and folder.name[0] != "."]
+
+
+def remove_model(name: str) -> Path:
+    """Delete a bundle of the user's; the starter stays.
+
+    Raises:
+        SAMMixError: no such bundle, or it is the starter or lies elsewhere.
+    """
+    folder = find_model(name)
+    if folder.parent != user_folder():
+        raise SAMMixError(f"{name}: only models in {user_folder()} can be removed")
+    shutil.rmtree(folder)
+    return folder
+
+
+def import_model(source: Path, name: str | None = None) -> Bundle:
+    """Copy a bundle (a folder, or a zip file of one) into the user's folder, checked before it shows there.
+
+    Raises:
+        SAMMixError: no bundle, a damaged one, or the name is taken.
+    """
+    if not source.exists():
+        raise SAMMixError(f"{source}: no such file or folder")
+    user_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=user_folder()) as beside:
+        copied = Path(beside) / "bundle"
+        if source.is_dir():
+            if not (source / CARD).is_file():
+                raise SAMMixError(f"{source}: no model bundle ({CARD} is missing)")
+            shutil.copytree(source, copied)
+        else:
+            copied = _unzip(source, copied)
+        bundle = open_bundle(copied)
+        verify_bundle(bundle)
+        target = user_folder() / (name or bundle.name)
+        if target.parent != user_folder() or target.name.startswith("."):
+            raise SAMMixError(f"{target.name!r}: not a usable model name; give another with --name")
+        if target.exists() or target.name == STARTER:
+            raise SAMMixError(f"{target.name}: a model of this name exists; give another with --name, or remove it first")
+        copied.rename(target)
+    return open_bundle(target)
+
+
+def _unzip(source: Path, folder: Path) -> Path:
+    """The folder in the archive that holds the card."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder)  # zipfile keeps members inside the folder
+    except (zipfile.BadZipFile, OSError) as error:
+        raise SAMMixError(f"{source}: not a readable zip file of a model bundle ({error})") from None
+    cards = sorted(folder.rglob(CARD))
+    if len(cards) != 1:
+        raise SAMMixError(f"{source}: holds {len(cards)} model bundles; give a zip file of one")
+    return cards[0].parent
