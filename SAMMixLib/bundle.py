@@ -187,7 +187,9 @@ def verify_bundle(bundle: Bundle) -> None:
 
     for name in FILES:
         if sha256_of(bundle.folder / name) != bundle.card["sha256"].get(name):
-            raise SAMMixError(f"{bundle.folder / name}: changed since it was written; remove the bundle and import it again")
+            raise SAMMixError(
+                f"{bundle.folder / name}: changed since it was written; remove the bundle and import it again"
+            )
 
 
 def load_bundle(folder: str | Path, base_weights: str | Path | None = None) -> SAMMix:
@@ -202,7 +204,7 @@ def load_bundle(folder: str | Path, base_weights: str | Path | None = None) -> S
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     from SAMMixLib.model import build_model
-    from SAMMixLib.networks.weights import check_fit, load_strictly, load_tensors
+    from SAMMixLib.networks.weights import check_fit, load_strictly
 
     bundle = open_bundle(folder)
     verify_bundle(bundle)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def liver_logit(maps: Tensor) -> Tensor:
-    """Class maps ``[n, 2, h, w]`` to the log-odds of liver ``[n]``: the softmax of the pooled maps fixes only their difference."""
+    """Class maps ``[n, 2, h, w]`` to the log-odds of liver ``[n]``: a softmax fixes only the difference of two logits."""
     pooled = maps.float().mean(dim=(2, 3))
     return pooled[:, 1] - pooled[:, 0]
 

@@ -30,7 +30,9 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor], source: Path)
     """
     expected = {name: value.shape for name, value in trained_state(model).items()}
     if expected != {name: value.shape for name, value in state.items()}:
-        raise SAMMixError(f"{source}: the checkpoint belongs to another config; resume with its own, or start a new run")
+        raise SAMMixError(
+            f"{source}: the checkpoint belongs to another config; resume with its own, or start a new run"
+        )
     model.load_state_dict(state, strict=False)
 
 

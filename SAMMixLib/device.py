@@ -23,7 +23,9 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:
     except RuntimeError:
         raise SAMMixError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
-        raise SAMMixError(f"--device {wanted}: no such CUDA device here; use --device cpu, or install a CUDA build of torch")
+        raise SAMMixError(
+            f"--device {wanted}: no such CUDA device here; use --device cpu, or install a CUDA build of torch"
+        )
     if device.type == "mps" and not mps:
         raise SAMMixError("--device mps: Apple's GPU is not available here; use --device cpu")
     if device.type == "cuda":

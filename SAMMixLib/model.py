@@ -75,7 +75,7 @@ class SAMMix(nn.Module):
         return class_activation_map(maps, self.config.size, self.config.cam_difference)
 
     def prompt(self, cams: Tensor, logit: Tensor) -> list[Tensor]:
-        """Eq. 5 to 8: the boxes of each slice; none where the classifier sees no liver, since a fallback box invents one."""
+        """Eq. 5 to 8: the boxes of each slice; none where the classifier sees no liver: a fallback box invents one."""
         masks = binary_mask(cams, self.config.omega)
         masks &= (logit.sigmoid() >= self.config.presence)[:, None, None]
         return bounding_boxes(masks, self.config.regions, self.config.padding)
@@ -94,7 +94,9 @@ class SAMMix(nn.Module):
             dense = F.interpolate(mask * DENSE_LOGIT, size=(side, side), mode="bilinear", align_corners=False)
         logits, ious = self.backbone.decode(embeddings, boxes, self.config.size, dense)
         logits, ious = logits[:, self.config.mask_index].float(), ious[:, self.config.mask_index].float()
-        logits = F.interpolate(logits[:, None], size=(self.config.size,) * 2, mode="bilinear", align_corners=False)[:, 0]
+        logits = F.interpolate(logits[:, None], size=(self.config.size,) * 2, mode="bilinear", align_corners=False)[
+            :, 0
+        ]
 
         if len(owner) == len(boxes):
             return logits, ious

@@ -94,7 +94,9 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
         if target.parent != user_folder() or target.name.startswith("."):
             raise SAMMixError(f"{target.name!r}: not a usable model name; give another with --name")
         if target.exists() or target.name == STARTER:
-            raise SAMMixError(f"{target.name}: a model of this name exists; give another with --name, or remove it first")
+            raise SAMMixError(
+                f"{target.name}: a model of this name exists; give another with --name, or remove it first"
+            )
         copied.rename(target)
     return open_bundle(target)
 

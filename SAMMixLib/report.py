@@ -37,8 +37,7 @@ def write_report(
         SAMMixError: the parent of ``directory`` does not exist, or the files cannot be written.
     """
     directory = Path(directory)
-    if not directory.parent.is_dir():
-        raise SAMMixError(f"{directory}: its parent folder does not exist; make it first or choose another place")
+    check_report(directory)
     montage = montage_image(result, MONTAGE_COUNT, MONTAGE_COLUMNS, reference)
     chart = chart_image(result)
     figures = report_figures(result, title)
@@ -53,6 +52,18 @@ def write_report(
         },
     )
     return directory / "report.html"
+
+
+def check_report(directory: Path) -> None:
+    """Make sure, before the long work, that a report can be written into ``directory``.
+
+    Raises:
+        SAMMixError: its parent does not exist, or it is a file.
+    """
+    if not directory.parent.is_dir():
+        raise SAMMixError(f"{directory}: its parent folder does not exist; make it first or choose another place")
+    if directory.exists() and not directory.is_dir():
+        raise SAMMixError(f"{directory}: is a file; choose a folder for the report")
 
 
 def report_figures(result: SegmentationResult, title: str) -> dict:

@@ -60,7 +60,7 @@ class Segmenter:
         return cls(model, bundle.config, bundle.name, chosen, precision, batch_size)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
-        """The liver of `volume`, see :func:`segment_volume`; with ever smaller batches where the device runs out of memory."""
+        """The liver of `volume`, see :func:`segment_volume`; with smaller batches when the device runs out of memory."""
         while True:
             try:
                 return segment_volume(self, volume, progress)
@@ -188,7 +188,7 @@ def _encode(segmenter: Segmenter, slices: Tensor) -> Tensor:
 def _decode(
     model: SAMMix, embeddings: Tensor, boxes: list[Tensor], cams: Tensor, refine: int
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Mask logits, predicted IoU and the boxes that led to them; each refinement prompts with the last mask's bounds."""
+    """Mask logits, predicted IoU and the boxes that led to them; a refinement prompts with the last mask's bounds."""
     boxes = [box.to(embeddings.device) for box in boxes]
     cams = cams.float().to(embeddings.device)
     logits, iou = model.segment(embeddings, boxes, cams)

@@ -95,9 +95,11 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = build_model(config.model, load_base_weights(config, base_weights)).to(self.device)
         self.trainable = trainable_counts(self.model)
-        self.averaged = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True
-        ) if settings.weight_average else None
+        self.averaged = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
+            if settings.weight_average
+            else None
+        )
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), weight_decay=settings.weight_decay)
         self.state = RunState()
 
@@ -134,7 +136,9 @@ class Trainer:
             segmentation = self.segmentation_step(segment, step)
         loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
         if not torch.isfinite(loss):
-            raise SAMMixError(f"{self.folder}: the loss is not a number at step {step}; lower learning_rate in the config")
+            raise SAMMixError(
+                f"{self.folder}: the loss is not a number at step {step}; lower learning_rate in the config"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
@@ -199,7 +203,7 @@ class Trainer:
         return self.model if self.averaged is None else self.averaged.module
 
     def validate(self, progress: Progress) -> str:
-        """Score the epoch on the validation patients, keep the bundle if it is the best so far, and sum it up in a line."""
+        """Score the epoch on the validation patients, keep the bundle if it is the best so far, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
         found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)

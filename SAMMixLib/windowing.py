@@ -6,5 +6,5 @@ from typing import Any
 
 
 def window(hu: Any, width: float, level: float) -> Any:
-    """HU (a float array or tensor) to 0..1: the window of `width` around `level`, clipped. The display window plays no part."""
+    """HU (a float array or tensor) to 0..1: the window of `width` around `level`, clipped; never the display window."""
     return ((hu - (level - width / 2)) / width).clip(0.0, 1.0)

@@ -19,7 +19,7 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> dict:
     import SimpleITK as sitk
 
-    from SAMMixLib.metrics import volume_metrics
+    from SAMMixLib.metrics import score_masks
     from SAMMixLib.phantom import make_phantom
     from SAMMixLib.report import report_figures, write_report
     from SAMMixLib.volume import mask_on_grid, read_volume, write_mask
@@ -30,7 +30,9 @@ def run(options: argparse.Namespace) -> dict:
         phantom = make_phantom()
         sitk.WriteImage(phantom.ct, str(folder / "phantom_ct.nii.gz"), True)
     except (OSError, RuntimeError) as error:
-        raise SAMMixError(f"{folder}: cannot be written ({str(error).splitlines()[-1]}); choose another with -o") from None
+        raise SAMMixError(
+            f"{folder}: cannot be written ({str(error).splitlines()[-1]}); choose another with -o"
+        ) from None
     write_mask(phantom.liver, folder / "phantom_liver.nii.gz")
     volume = read_volume(folder / "phantom_ct.nii.gz")
     segmenter = load_segmenter(options)
@@ -38,8 +40,8 @@ def run(options: argparse.Namespace) -> dict:
         result = segmenter.segment(volume, progress)
     stack = volume.axial()
     write_mask(stack.to_grid(result.mask), folder / "liver.seg.nrrd")
-    truth = mask_on_grid(phantom.liver, volume.image)
-    dice = volume_metrics(mask_on_grid(stack.to_grid(result.mask), volume.image), truth, stack.spacing)["dice"]
+    found, truth = (mask_on_grid(mask, volume.image) for mask in (stack.to_grid(result.mask), phantom.liver))
+    dice = score_masks(found, truth, stack.spacing).dice
     report = write_report(result, folder / "report", "Abdomen phantom")
     print(f"phantom liver: {result.volume_ml:.0f} ml, Dice {dice:.3f} (prompt source cam); look at {report}")
     return report_figures(result, "Abdomen phantom") | {"dice": dice, "prompt": "cam", "report": str(report)}

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def add_command(commands) -> None:
     parser = commands.add_parser("train", help="train a model", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", nargs="+", metavar="PATH", help="slice data sets: .npz, .hdf5, LiTS, TotalSegmentator, pairs")
+    what.add_argument(
+        "--data", nargs="+", metavar="PATH", help="slice data sets: .npz, .hdf5, LiTS, TotalSegmentator, pairs"
+    )
     what.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe such as Resources/recipes/starter.json")
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     what.add_argument("--print-config", action="store_true", help="print the config as JSON and stop")
@@ -31,8 +33,12 @@ def add_command(commands) -> None:
     parser.add_argument("--hu-range", nargs=2, type=float, default=(-40.0, 160.0), metavar=("LO", "HI"),
                         help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
     parser.add_argument("--validation", nargs="+", default=[], metavar="PATIENT", help="default: a fifth, by the seed")
-    parser.add_argument("--labelled", type=positive, metavar="N", help="use N masks, spread over the patients by the seed")
-    parser.add_argument("--labelled-list", type=Path, metavar="CSV", help="use the masks of these: columns patient, slice")
+    parser.add_argument(
+        "--labelled", type=positive, metavar="N", help="use N masks, spread over the patients by the seed"
+    )
+    parser.add_argument(
+        "--labelled-list", type=Path, metavar="CSV", help="use the masks of these: columns patient, slice"
+    )
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
@@ -70,7 +76,9 @@ def run(options: argparse.Namespace) -> dict:
     trainer.resume()
     with progress_bar() as progress:
         bundle = trainer.run(progress, print)
-    print(f"best epoch: score {trainer.state.best_score:.4f} on validation patients (prompt source cam); bundle: {bundle}")
+    print(
+        f"best epoch: score {trainer.state.best_score:.4f} on validation patients (prompt source cam); bundle: {bundle}"
+    )
     return {"bundle": str(bundle), "score": trainer.state.best_score, "prompt": "cam"}
 
 

@@ -1,4 +1,4 @@
-"""The second kind of classifier: a small head on the SAM encoder's own embedding, so that one encoder pass serves both tasks."""
+"""The second kind of classifier: a small head on the SAM encoder's embedding; one encoder pass serves both tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA in the image encoder's attention, through peft: eq. of Hu et al., ``W x + (alpha / r) B A x`` with rank r = 8."""
+"""LoRA in the image encoder's attention, through peft: ``W x + (alpha / r) B A x`` of Hu et al., rank r = 8."""
 
 from __future__ import annotations
 

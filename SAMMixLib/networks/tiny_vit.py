@@ -1,7 +1,7 @@
 """TinyViT as LiteMedSAM uses it: the image encoder for 256 x 256 slices with a 64 x 64 embedding.
 
 Architecture: Wu et al., "TinyViT", with the two changes of LiteMedSAM (Ma et al.): the patch embedding keeps the full
-resolution (1 x 1 convolutions) and the last stage does not halve it. Parameter names are those of the public checkpoint.
+resolution (1 x 1 convolutions) and the last stage does not halve it. Parameters are named as in the public checkpoint.
 
 Tokens stay channels-last throughout (``[n, h, w, c]``): a linear layer, a depthwise convolution and a window of
 attention then all read the same memory without a copy.

@@ -1,0 +1,95 @@
+"""What each stage costs, in seconds and as a share of what the machine could do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from SAMMixLib.batches import windowed
+from SAMMixLib.bundle import load_bundle
+from SAMMixLib.framing import frame_slices
+from SAMMixLib.model import SAMMix
+from SAMMixLib.progress import Progress, silent
+from SAMMixLib.segmentation import Segmenter
+from SAMMixLib.volume import Volume, read_volume, write_mask
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 2048, repeats: int = 8) -> float:
+    """The measured ceiling: GFLOP/s of a square matrix product, the best of some repeats."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        c = a @ b
+        _ = c[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best / 1e9
+
+
+def encoder_gflop(model: SAMMix) -> float:
+    """GFLOP of the image encoder for one slice."""
+    device = next(model.parameters()).device
+    one = torch.zeros(1, 1, model.config.size, model.config.size, device=device)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.backbone.encode(one)
+    return counter.get_total_flops() / 1e9
+
+
+def time_segmentation(segmenter: Segmenter, ct: Path, output: Path, progress: Progress = silent) -> dict:
+    """From file to file: seconds of each stage and in all, slices per second, and the encoder's share of the peak."""
+    started = time.perf_counter()
+    volume = read_volume(ct)
+    read = time.perf_counter() - started
+    result = segmenter.segment(volume, progress)
+    before_writing = time.perf_counter()
+    write_mask(volume.axial().to_grid(result.mask), output)
+    ended = time.perf_counter()
+    seconds = {"read": read, **result.seconds, "write": ended - before_writing, "total": ended - started}
+    prompted = sum(bool(boxes) for boxes in result.boxes)
+    peak = matmul_peak(segmenter.device, segmenter.dtype)
+    achieved = encoder_gflop(segmenter.model) * prompted / max(seconds.get("encode", 0.0), 1e-9)
+    return {
+        "device": str(segmenter.device),
+        "dtype": str(segmenter.dtype).removeprefix("torch."),
+        "slices": len(result.slices),
+        "slices_with_prompt": prompted,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "slices_per_second": round(len(result.slices) / seconds["total"], 2),
+        "matmul_peak_gflops": round(peak),
+        "encoder_share_of_peak": round(achieved / peak, 3) if prompted else None,
+    }
+
+
+@torch.inference_mode()
+def time_naive(
+    bundle: Path, volume: Volume, device: torch.device, sample: int, base_weights: Path | None = None
+) -> float:
+    """Seconds per slice of the naive way: float32, one slice at a time, SAM on every slice, LoRA kept apart.
+
+    Measured on `sample` slices spread evenly over the scan, after one that warms up.
+    """
+    model = load_bundle(bundle, base_weights).to(device)
+    stack = volume.axial()
+    chosen = torch.linspace(0, len(stack.array) - 1, sample + 1).round().int().tolist()
+    framed, _ = frame_slices(stack.array[chosen], stack.spacing, model.config.size)
+    slices = windowed(framed, model.config).to(device)
+    whole = torch.tensor([[0.0, 0.0, model.config.size, model.config.size]], device=device)
+    for n, one in enumerate(slices):
+        if n == 1:
+            started = time.perf_counter()
+        model(one[None], [whole]).mask_logits.sum().item()
+    return (time.perf_counter() - started) / sample
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process ever held, in GB; None where the platform does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
