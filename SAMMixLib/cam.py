@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def liver_logit(maps: Tensor) -> Tensor:
-    """Class maps ``[n, 2, h, w]`` to the log-odds of liver ``[n]``: a softmax fixes only the difference of two logits."""
+    """Class maps ``[n, 2, h, w]`` to the log-odds of liver ``[n]``: softmax fixes the difference only."""
     pooled = maps.float().mean(dim=(2, 3))
     return pooled[:, 1] - pooled[:, 0]
 

@@ -1,13 +1,13 @@
 """Scores of whole data sets: a row for each slice and volume, a summary with confidence intervals, and files of them.
 
-Every figure says where it is from: the provenance (data, split, labelled slices, seed) and the prompt source. Means over
+Every figure says where it is from: provenance (data, split, labelled slices, seed) and prompt source. Means over
 slices leave out the slices where both masks are empty; a missed slice and a false alarm count as Dice 0, and have no
 distance. Both are counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -145,7 +145,7 @@ def evaluate_volumes(
 def _stated(provenance: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     if prompt not in ("cam", "oracle"):
         raise SAMMixError(f"the prompt source is '{prompt}'; say cam or oracle")
-    return {key: "not stated" for key in PROVENANCE} | dict(provenance) | {"prompt": prompt}
+    return dict.fromkeys(PROVENANCE, "not stated") | dict(provenance) | {"prompt": prompt}
 
 
 def _names(files: Sequence[Path]) -> list[str]:

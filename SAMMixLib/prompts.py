@@ -15,7 +15,7 @@ REGIONS = ("one", "largest", "each")
 
 
 def binary_mask(cam: Tensor, omega: float) -> Tensor:
-    """Eq. 5 and 6: bool ``[n, h, w]``, true where ``g >= tau``, ``tau = omega * max(g)``; all false for a CAM of zeros."""
+    """Eq. 5 and 6: bool ``[n, h, w]``, true where ``g >= tau``, ``tau = omega * max(g)``; false for a CAM of zeros."""
     peak = cam.amax(dim=(1, 2), keepdim=True)
     return (cam >= omega * peak) & (peak > 0)
 
@@ -48,7 +48,7 @@ def _component_bounds(mask: np.ndarray, regions: str) -> list[tuple[int, int, in
 
 
 def jitter(boxes: Tensor, amount: float, size: int, generator: torch.Generator) -> Tensor:
-    """Boxes ``[n, 4]`` with each side moved by up to `amount` of the box's extent, as a careless hand would. Training only."""
+    """Boxes ``[n, 4]`` with each side moved by up to `amount` of the box's extent. For training only."""
     extent = torch.cat([boxes[:, 2:] - boxes[:, :2]] * 2, dim=1)
     shift = (torch.rand(boxes.shape, generator=generator) * 2 - 1).to(boxes) * amount * extent
     return (boxes + shift).clamp(0, size)

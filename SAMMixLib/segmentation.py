@@ -60,7 +60,7 @@ class Segmenter:
         return cls(model, bundle.config, bundle.name, chosen, precision, batch_size)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
-        """The liver of `volume`, see :func:`segment_volume`; with smaller batches when the device runs out of memory."""
+        """The liver of `volume`, see :func:`segment_volume`; in smaller batches where memory runs out."""
         while True:
             try:
                 return segment_volume(self, volume, progress)

