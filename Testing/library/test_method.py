@@ -23,7 +23,9 @@ def test_cam_equals_gradient_grad_cam_up_to_a_constant():
     maps.mean(dim=(2, 3))[:, 1].sum().backward()
     weights = features.grad.mean(dim=(2, 3), keepdim=True)  # Grad-CAM's alpha
     grad_cam = (weights * features).sum(dim=1)
-    torch.testing.assert_close(grad_cam * features.shape[2] * features.shape[3], maps[:, 1].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        grad_cam * features.shape[2] * features.shape[3], maps[:, 1].detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_cam_is_normalised_and_zero_without_a_positive_value():
