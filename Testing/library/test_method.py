@@ -25,8 +25,6 @@ def test_cam_equals_gradient_grad_cam_up_to_a_constant():
     grad_cam = (weights * features).sum(dim=1)
     expected = maps[:, 1].detach() / (features.shape[2] * features.shape[3])
     torch.testing.assert_close(grad_cam, expected, rtol=1e-4, atol=1e-6)
-        grad_cam * features.shape[2] * features.shape[3], maps[:, 1].detach(), rtol=1e-4, atol=1e-5
-    )
 
 
 def test_cam_is_normalised_and_zero_without_a_positive_value():

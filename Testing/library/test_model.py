@@ -173,7 +173,7 @@ def test_damaged_and_newer_bundles_are_refused(bundle):
     with (bundle / DECODER).open("r+b") as file:
         file.seek(5000)
         file.write(b"damage")
-    with pytest.raises(SAMMixError, match="SHA-256|changed"):  # noqa: B905, RUF015
+    with pytest.raises(SAMMixError, match="changed"):
         load_bundle(bundle)
     (bundle / CARD).write_text("{")
     with pytest.raises(SAMMixError, match="damaged"):
