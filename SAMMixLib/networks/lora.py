@@ -12,7 +12,7 @@ from SAMMixLib.errors import SAMMixError
 
 
 class SplitQKV(nn.Module):
-    """SAM's fused ``qkv`` layer as three linear layers, bit-equal, so that peft can adapt q and v alone."""
+    """SAM's fused ``qkv`` layer as three linear layers, equal within rounding, so that peft can adapt q and v alone."""
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
