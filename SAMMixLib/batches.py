@@ -23,9 +23,9 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from SAMMixLib.config import Config, ModelConfig
+from SAMMixLib.config import Config
 from SAMMixLib.slices import SliceDataset
-from SAMMixLib.windowing import window
+from SAMMixLib.windowing import windowed
 
 BOTH = ("image", "mask")
 
@@ -117,8 +117,3 @@ class SliceBatches:
         ]
         images = torch.stack([torch.as_tensor(pair["image"]) for pair in pairs]).clamp(0, 1)
         return images, torch.stack([torch.as_tensor(pair["mask"])[0] for pair in pairs])
-
-
-def windowed(images: np.ndarray, config: ModelConfig) -> Tensor:
-    """HU slices ``[n, S, S]`` as the model's input ``[n, 1, S, S]`` in 0..1."""
-    return window(torch.from_numpy(images.astype(np.float32)), config.window_width, config.window_level)[:, None]

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from SAMMixLib.batches import windowed
 from SAMMixLib.bundle import load_bundle
 from SAMMixLib.framing import frame_slices
 from SAMMixLib.model import SAMMix
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.segmentation import Segmenter
 from SAMMixLib.volume import Volume, read_volume, write_mask
+from SAMMixLib.windowing import windowed
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 2048, repeats: int = 8) -> float:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from SAMMixLib import __version__
 from SAMMixLib.commands import bench, demo, evaluate, models, segment, train
 from SAMMixLib.errors import Cancelled, SAMMixError
+from SAMMixLib.runtime import tune_process
 
 COMMANDS = (segment, train, evaluate, models, demo, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    # One busy neighbour slows torch's spinning threads many times over; read when torch loads its OpenMP.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    tune_process()
     options = _parser().parse_args(arguments)
     try:
         figures = options.run(options)

@@ -161,8 +161,8 @@ _STARTER = Config(
     ),
     training=TrainingConfig(
         labelled_slices=None,
-        epochs=3,
-        batch_size=16,
+        epochs=6,
+        batch_size=32,
         mask_batch_size=2,
         learning_rate=1e-3,
         pretrained_learning_rate=2e-4,

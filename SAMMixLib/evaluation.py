@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.framing import Frame
 from SAMMixLib.intervals import Estimate, mean, roc_auc
-from SAMMixLib.metrics import BOTH_EMPTY, FALSE_ALARM, MISSED, MaskScores, score_masks
+from SAMMixLib.metrics import score_masks, score_overlap
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.slices import SliceDataset
 
@@ -62,7 +62,8 @@ def evaluate_slices(
     Args:
         masks: bool [n, S, S], the predictions.
         p_liver: float [n], the classifier's probability of liver; liver is seen from 0.5.
-        dataset: the n slices with their labels and masks. A patient's volume row is the stack of the slices given.
+        dataset: the n slices with their labels and masks. A patient's volume row is the stack of the slices given,
+            without distances, for slices may be left out between them.
         prompt: "cam" (nothing but the image went in) or "oracle" (boxes of the reference masks).
         provenance: data, split, labelled_slices and seed of the model, and what else is to be carried along.
         seed: of the confidence intervals.
@@ -72,12 +73,10 @@ def evaluate_slices(
             f"{len(masks)} masks and {len(p_liver)} p(liver) for {len(dataset)} slices; give one for each"
         )
     masks = np.asarray(masks) > 0
-    scale = dataset.images.shape[-1] / PIXELS
+    evaluable = dataset.has_mask | ~dataset.labels  # a slice without liver has an empty reference
     rows = []
-    for n, (mask, reference) in enumerate(zip(masks, dataset.masks, strict=True)):
+    for n, mask in enumerate(masks):
         progress("score", n, len(masks))
-        spacing = dataset.spacings[n].astype(float).tolist()
-        known = isfinite(sum(spacing))
         rows.append(
             {
                 "patient": str(dataset.patients[n]),
@@ -87,18 +86,15 @@ def evaluate_slices(
                 "seen": bool(p_liver[n] >= 0.5),
                 "masked": bool(mask.any()),
             }
-            | (
-                asdict(
-                    score_masks(
-                        mask, reference, tuple(spacing) if known else None, (spacing[0] if known else 1) * scale
-                    )
-                )
-                if dataset.has_mask[n] or not dataset.labels[n]
-                else {"case": NO_REFERENCE}
-            )
+            | (_slice_scores(mask, dataset.masks[n], dataset.spacings[n]) if evaluable[n] else {"case": NO_REFERENCE})
         )
     progress("score", len(masks), len(masks))
-    volumes = [_stacked(name, [row for row in rows if row["patient"] == name]) for name in dataset.patient_names()]
+    volumes = []
+    for name in dataset.patient_names():
+        own = evaluable & (dataset.patients == name)
+        volumes.append(
+            {"patient": name, "slices": int(own.sum())} | asdict(score_overlap(masks[own], dataset.masks[own]))
+        )
     return _evaluation(rows, volumes, _stated(provenance, prompt), seed)
 
 
@@ -142,6 +138,13 @@ def evaluate_volumes(
     return _evaluation(rows, volumes, _stated(provenance, prompt), seed)
 
 
+def _slice_scores(mask: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> dict[str, Any]:
+    scale = len(reference) / PIXELS
+    if np.isnan(spacing).any():
+        return asdict(score_masks(mask, reference, pixel=scale))
+    return asdict(score_masks(mask, reference, tuple(spacing.tolist()), float(spacing[0]) * scale))
+
+
 def _stated(provenance: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     if prompt not in ("cam", "oracle"):
         raise SAMMixError(f"the prompt source is '{prompt}'; say cam or oracle")
@@ -174,23 +177,6 @@ def _on_one_grid(
     mask.CopyInformation(truth)
     stack = Volume(truth, reference).axial()
     return Volume(mask, prediction).axial().array > 0, stack.array > 0, stack.spacing
-
-
-def _stacked(patient: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The volume row of a patient of whom there are slices only: no distances, for slices may be left out between."""
-    outlined = [row for row in rows if row["case"] != NO_REFERENCE]
-    voxels, expected = (sum(row[key] for row in outlined) for key in ("voxels", "reference_voxels"))
-    common = sum(row["dice"] * (row["voxels"] + row["reference_voxels"]) / 2 for row in outlined if row["dice"] > 0)
-    empty = (
-        BOTH_EMPTY if not voxels and not expected else MISSED if not voxels else FALSE_ALARM if not expected else None
-    )
-    scores = asdict(MaskScores(empty or "scored", voxels, expected))
-    if empty != BOTH_EMPTY:
-        scores["dice"] = 2 * common / (voxels + expected)
-        scores["iou"] = common / (voxels + expected - common)
-    if expected:
-        scores["size_error_percent"] = 100 * (voxels - expected) / expected
-    return {"patient": patient, "slices": len(rows)} | scores
 
 
 def _evaluation(rows: list, volumes: list, provenance: dict[str, Any], seed: int) -> Evaluation:

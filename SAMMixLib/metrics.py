@@ -6,7 +6,7 @@ array is no surface, for there the scan ends and not the liver. Distances are Eu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
@@ -40,13 +40,9 @@ class MaskScores:
     size_error_percent: float = nan  # 100 (prediction - reference) / reference; its absolute value is CHAOS' RAVD
 
 
-def score_masks(
-    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...] | None = None, pixel: float = 1.0
-) -> MaskScores:
-    """Score a slice [rows, columns] or a volume [k, j, i], bool or 0 and 1.
+def score_overlap(prediction: np.ndarray, reference: np.ndarray) -> MaskScores:
+    """Everything but the distances, for masks of one shape, bool or 0 and 1.
 
-    ``spacing`` is in mm, one value an axis; without it the voxels are square and everything in mm stays NaN.
-    ``pixel`` is the side of a pixel of the slice at 256 x 256, in mm, or in voxels where there is no spacing.
     Raises :class:`SAMMixError` where the shapes differ.
     """
     prediction, reference = np.asarray(prediction) > 0, np.asarray(reference) > 0
@@ -57,28 +53,39 @@ def score_masks(
     voxels, expected = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     if not voxels and not expected:
         return MaskScores(BOTH_EMPTY, 0, 0)
-    if not expected:
-        return MaskScores(FALSE_ALARM, voxels, 0, dice=0.0, iou=0.0)
-    if not voxels:
-        return MaskScores(MISSED, 0, expected, dice=0.0, iou=0.0, size_error_percent=-100.0)
     common = int(np.count_nonzero(prediction & reference))
-    distances = surface_distances(prediction, reference, spacing or (1.0,) * reference.ndim)
-    hd, hd95, assd = max(d.max() for d in distances), _hd95(distances), np.concatenate(distances).mean()
-    mm = 1.0 if spacing else nan
     return MaskScores(
-        SCORED,
+        FALSE_ALARM if not expected else MISSED if not voxels else SCORED,
         voxels,
         expected,
         dice=2 * common / (voxels + expected),
         iou=common / (voxels + expected - common),
-        hd_mm=float(hd * mm),
-        hd95_mm=float(hd95 * mm),
-        assd_mm=float(assd * mm),
-        hd_px=float(hd / pixel),
-        hd95_px=float(hd95 / pixel),
-        assd_px=float(assd / pixel),
-        size_error_percent=100 * (voxels - expected) / expected,
+        size_error_percent=100 * (voxels - expected) / expected if expected else nan,
     )
+
+
+def score_masks(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...] | None = None, pixel: float = 1.0
+) -> MaskScores:
+    """Score a slice [rows, columns] or a volume [k, j, i], bool or 0 and 1, with the distances of the surfaces.
+
+    ``spacing`` is in mm, one value an axis; without it the voxels are square and everything in mm stays NaN.
+    ``pixel`` is the side of a pixel of the slice at 256 x 256, in mm, or in voxels where there is no spacing.
+    Raises :class:`SAMMixError` where the shapes differ.
+    """
+    overlap = score_overlap(prediction, reference)
+    if overlap.case != SCORED:
+        return overlap
+    distances = surface_distances(
+        np.asarray(prediction) > 0, np.asarray(reference) > 0, spacing or (1.0,) * np.ndim(reference)
+    )
+    found = {
+        "hd": max(directed.max() for directed in distances),
+        "hd95": max(np.percentile(directed, 95) for directed in distances),
+        "assd": np.concatenate(distances).mean(),
+    }
+    millimetres = {f"{name}_mm": float(value) for name, value in found.items()} if spacing else {}
+    return replace(overlap, **millimetres, **{f"{name}_px": float(value / pixel) for name, value in found.items()})
 
 
 def surface_distances(
@@ -96,10 +103,6 @@ def surface_distances(
         np.asarray(get_surface_distance(one, other, spacing=[float(mm) for mm in spacing]), np.float64)
         for one, other in (surfaces, surfaces[::-1])
     )
-
-
-def _hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    return max(np.percentile(directed, 95) for directed in distances)
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMMixLib.batches import windowed
 from SAMMixLib.model import SAMMix
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes
 from SAMMixLib.slices import SliceDataset
+from SAMMixLib.windowing import windowed
 
 PROMPTS = ("cam", "oracle")
 

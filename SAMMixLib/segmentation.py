@@ -13,7 +13,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from SAMMixLib.batches import windowed
 from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.cam import liver_logit
 from SAMMixLib.config import Config, VolumeConfig
@@ -26,6 +25,7 @@ from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes
 from SAMMixLib.results import SegmentationResult
 from SAMMixLib.volume import Volume
+from SAMMixLib.windowing import windowed
 
 
 @dataclass

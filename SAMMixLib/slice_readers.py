@@ -243,7 +243,10 @@ def _axial_mask(file: Path, volume) -> np.ndarray:
 
     from SAMMixLib.volume import Volume, mask_on_grid, read_mask
 
-    on_grid = sitk.GetImageFromArray(np.asarray(mask_on_grid(read_mask(file), volume.image), np.uint8))
+    try:
+        on_grid = sitk.GetImageFromArray(mask_on_grid(read_mask(file), volume.image))
+    except SAMMixError as error:
+        raise SAMMixError(f"{file} for {volume.path}: {error}") from None
     on_grid.CopyInformation(volume.image)
     return Volume(on_grid, file, ()).axial().array
 
