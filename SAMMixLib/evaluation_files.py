@@ -86,21 +86,18 @@ def as_table(evaluation: Evaluation) -> str:
     """A Markdown table of the summary that reads well as plain text too."""
     lines = [f"{key.replace('_', ' ')}: {value}  " for key, value in evaluation.provenance.items()]
     lines += ["", "Counts: " + ", ".join(f"{name} {count}" for name, count in evaluation.counts.items()), ""]
-    table = [("figure", "mean", "95 % interval", "n", "patients"), None]
+    table = [("figure", "mean", "95 % interval", "n", "patients")]
     table += [_line(MEANINGS[name], evaluation.summary[name]) for name in MEANINGS if name in evaluation.summary]
-    widths = [max(len(line[column]) for line in table if line) for column in range(5)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
-        cells = (
-            [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
-            if line
-            else ["-" * w for w in widths]
-        )
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
         lines.append("| " + " | ".join(cells) + " |")
+    lines.insert(-len(table) + 1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     lines += ["", "Intervals: percentile bootstrap over patients. Missed slices and false alarms count as Dice 0."]
     return "\n".join(lines) + "\n"
 
 
-def _line(meaning: str, estimate: Estimate) -> tuple[str, ...]:
+def _line(meaning: str, estimate: Estimate) -> tuple[str, str, str, str, str]:
     interval = f"{estimate.low:.3f} to {estimate.high:.3f}" if isfinite(estimate.low) else "-"
     value = f"{estimate.value:.3f}" if isfinite(estimate.value) else "-"
     return meaning, value, interval, str(estimate.n), str(estimate.patients)

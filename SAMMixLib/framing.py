@@ -82,7 +82,7 @@ def frame_slices(
     array: np.ndarray, spacing: tuple[float, float, float], size: int, fill: float = AIR_HU
 ) -> tuple[np.ndarray, Frame]:
     """Slices [k, j, i] with ``spacing`` (k, j, i) in mm -> float32 [k, S, S] and the :class:`Frame` to go back."""
-    frame = Frame(array.shape[1:], tuple(spacing[1:]), size)
+    frame = Frame(array.shape[1:], (spacing[1], spacing[2]), size)
     return frame.reduce(array, fill), frame
 
 

@@ -79,13 +79,11 @@ def score_masks(
     distances = surface_distances(
         np.asarray(prediction) > 0, np.asarray(reference) > 0, spacing or (1.0,) * np.ndim(reference)
     )
-    found = {
-        "hd": max(directed.max() for directed in distances),
-        "hd95": max(np.percentile(directed, 95) for directed in distances),
-        "assd": np.concatenate(distances).mean(),
-    }
-    millimetres = {f"{name}_mm": float(value) for name, value in found.items()} if spacing else {}
-    return replace(overlap, **millimetres, **{f"{name}_px": float(value / pixel) for name, value in found.items()})
+    hd = float(max(directed.max() for directed in distances))
+    hd95 = float(max(np.percentile(directed, 95) for directed in distances))
+    assd = float(np.concatenate(distances).mean(dtype=float))
+    overlap = replace(overlap, hd_px=hd / pixel, hd95_px=hd95 / pixel, assd_px=assd / pixel)
+    return replace(overlap, hd_mm=hd, hd95_mm=hd95, assd_mm=assd) if spacing else overlap
 
 
 def surface_distances(
@@ -98,11 +96,10 @@ def surface_distances(
     from monai.metrics.utils import get_surface_distance
 
     box = _bounds(prediction | reference)
-    surfaces = [_surface(mask[box]) for mask in (prediction, reference)]
-    return tuple(
-        np.asarray(get_surface_distance(one, other, spacing=[float(mm) for mm in spacing]), np.float64)
-        for one, other in (surfaces, surfaces[::-1])
-    )
+    one, other = _surface(prediction[box]), _surface(reference[box])
+    steps = [float(step) for step in spacing]
+    to_reference = get_surface_distance(one, other, spacing=steps)
+    return np.asarray(to_reference), np.asarray(get_surface_distance(other, one, spacing=steps))
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:

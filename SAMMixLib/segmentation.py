@@ -131,7 +131,8 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
             mask[k] = frame.restore(probabilities[k : k + 1].astype(np.float32))[0] > 0.5
         if settings.largest_component:
             mask = largest_component(mask)
-        slice_masks = (probabilities > 0.5) & mask.any(axis=(1, 2))[:, None, None]
+        slice_masks = np.zeros(probabilities.shape, bool)
+        slice_masks[kept] = frame.reduce(mask[kept], 0.0) >= 0.5
     cams = found.cams.numpy().copy()
     cams[~gated] = 0
     return SegmentationResult(

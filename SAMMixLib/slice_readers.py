@@ -233,7 +233,7 @@ def _read_pairs(pairs: Sequence[Pair], wanted: set[str] | None) -> Iterator[Scan
                 stack.array,
                 np.arange(len(stack.array)),
                 _axial_mask(mask, volume) if mask else None,
-                spacing=tuple(stack.spacing[1:]),
+                spacing=stack.spacing[1:],
             )
 
 

@@ -217,7 +217,7 @@ class Trainer:
         epoch = self.state.step // self.steps_per_epoch
         seconds = round(time.monotonic() - started, 1)
         self.report({"step": self.state.step, "epoch": epoch, **scores, "validation_seconds": seconds})
-        if scores["score"] > self.state.best_score:
+        if scores["score"] > self.state.best_score or not (self.folder / "bundle").exists():
             self.state.best_score = scores["score"]
             training = {**self.record, "epoch": epoch, "labelled_slices": len(self.labelled), "prompt": "cam", **scores}
             save_bundle(model, self.config, training, self.folder / "bundle", replace=True)
@@ -282,11 +282,12 @@ def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:
 
 
 def validation_subset(validation: SliceDataset, count: int | None) -> SliceDataset:
-    """At most `count` slices, evenly spread over each patient and the scan."""
+    """The slices that can be scored; at most `count`, evenly spread over each patient and the scan."""
+    validation = validation.select(validation.has_mask | ~validation.labels)
     if count is None or count >= len(validation):
         return validation
     order = np.lexsort((validation.indices, validation.patients))
-    return validation.select(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+    return validation.select(order[((np.arange(count) + 0.5) * len(order) / count).astype(int)])
 
 
 def parameter_groups(model: SAMMix, config: Config) -> list[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,15 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.score_files import evaluation_figures, summary_table, write_evaluation
+    from SAMMixLib.evaluation_files import as_json, as_table, write_evaluation
 
     with progress_bar() as progress:
         evaluation = _score_model(options, progress) if options.data else _score_files(options, progress)
-    print(summary_table(evaluation))
+    print(as_table(evaluation))
     if options.output:
         write_evaluation(evaluation, options.output)
-    return evaluation_figures(evaluation)
+    everything = json.loads(as_json(evaluation))
+    return {key: everything[key] for key in ("provenance", "counts", "summary")}
 
 
 def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:

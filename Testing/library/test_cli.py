@@ -1,0 +1,149 @@
+"""The command as a user meets it: exit status, one-line errors, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMMixLib.cli import main
+from SAMMixLib.config import PRESETS, Config
+from SAMMixLib.phantom import make_phantom
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ct") / "ct.nii.gz"
+    phantom = make_phantom(seed=1, size=(256, 256, 10))
+    sitk.WriteImage(phantom.ct, str(path))
+    sitk.WriteImage(phantom.liver, str(path.with_name("liver.nii.gz")))
+    return path
+
+
+def figures(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_segment_writes_mask_and_report(ct, tmp_path, capsys):
+    output, report = tmp_path / "liver.seg.nrrd", tmp_path / "report"
+    assert main(["segment", str(ct), "-o", str(output), "--report", str(report), "--json"]) == 0
+    found = figures(capsys)
+    assert found["volume_ml"] > 500 and found["output"] == str(output)
+    image = sitk.ReadImage(str(output))
+    assert image.GetMetaData("Segment0_Name") == "liver" and "SCT^10200004^Liver" in image.GetMetaData("Segment0_Tags")
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "data:image/" in page and "http://" not in page and "https://" not in page
+
+
+def test_evaluate_masks_and_models(ct, tmp_path, capsys):
+    reference = str(ct.with_name("liver.nii.gz"))
+    assert main(["evaluate", "--masks", reference, "--references", reference, "--json"]) == 0
+    assert figures(capsys)["summary"]["volume_dice"]["value"] == 1
+    output = tmp_path / "scores"
+    arguments = ["evaluate", "--data", str(ct.parent), "--split", "phantom", "-o", str(output), "--json"]
+    (ct.parent / "ct_liver.nii.gz").unlink(missing_ok=True)
+    ct.with_name("liver.nii.gz").rename(ct.parent / "ct_liver.nii.gz")
+    for prompt in ("cam", "oracle"):
+        assert main([*arguments, "--prompt", prompt]) == 0
+        found = figures(capsys)
+        assert found["provenance"]["prompt"] == prompt and found["summary"]["liver_slice_dice"]["value"] > 0.8
+    assert (output / "slices.csv").read_text().count("\n") == 11
+
+
+def test_models_demo_and_config(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
+    assert main(["models", "list"]) == 0 and "starter" in capsys.readouterr().out
+    assert main(["models", "verify", "starter"]) == 0
+    assert main(["models", "remove", "starter"]) == 2
+    assert main(["models", "show", "nobody"]) == 2
+    error = capsys.readouterr().err
+    assert "nobody: no model" in error and error.count("\n") == 2
+    assert main(["train", "--print-config", "--preset", "paper"]) == 0
+    assert Config.from_dict(json.loads(capsys.readouterr().out)) == PRESETS["paper"]
+
+
+def bad_inputs(folder):
+    """Files that are no CT, each with a word that the error must hold."""
+    air = np.full((4, 16, 16), -1000, np.int16)
+    air[:, 4:12, 4:12] = 40
+
+    def write(name, array, spacing=(1.0, 1.0, 1.0), vector=False):
+        image = sitk.GetImageFromArray(array, isVector=vector)
+        if image.GetDimension() == 3:
+            image.SetSpacing(spacing)
+        sitk.WriteImage(image, str(folder / name))
+        return folder / name
+
+    whole = write("whole.nrrd", air).read_bytes()
+    truncated, empty, text = folder / "truncated.nrrd", folder / "empty.nii.gz", folder / "text.nii.gz"
+    truncated.write_bytes(whole[: len(whole) // 2])
+    empty.write_bytes(b"")
+    text.write_text("this is no volume")
+    return [
+        folder / "missing.nii.gz",
+        truncated,
+        empty,
+        text,
+        write("flat.nrrd", air[0]),
+        write("series.nrrd", np.stack([air, air])),
+        write("colour.nrrd", np.stack([air] * 3, axis=-1), vector=True),
+    ]
+
+
+def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    for path in bad_inputs(tmp_path):
+        assert main(["segment", str(path), "-o", str(tmp_path / "out" / "mask.nii.gz")]) == 2, path
+        error = capsys.readouterr().err
+        assert error.startswith("sammix: error: ") and error.count("\n") == 1 and path.name in error
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_outputs_are_checked_before_the_work(ct, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for output, more in (
+        (tmp_path / "missing" / "mask.nii.gz", []),
+        (tmp_path / "mask.png", []),
+        (tmp_path, []),
+        (tmp_path / "mask.nrrd", ["--report", str(tmp_path / "no" / "report")]),
+        (tmp_path / "mask.nrrd", ["--report", str(tmp_path / "file")]),
+        (tmp_path / "mask.nrrd", ["--device", "cuda:99"]),
+        (tmp_path / "mask.nrrd", ["--model", "nobody"]),
+    ):
+        assert main(["segment", str(ct), "-o", str(output), *more]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_odd_files_of_the_real_data(shared_data, tmp_path, capsys):
+    refused = ["shear.nii.gz", "complex.nii.gz", "ct_perfusion.nii.gz", "ge_irregular_dicom", "single_slice_mr.dcm",
+               "enhanced_multiframe_mr.dcm", "dcmqi_liver_dicomseg.dcm", "dcmqi3_liver.nii.gz"]  # fmt: skip
+    for name in refused:
+        assert main(["segment", str(shared_data / "odd" / name), "-o", str(tmp_path / "mask.nrrd")]) == 2, name
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert main(["segment", str(shared_data / "odd" / "mr_abdomen.nii.gz"), "-o", str(tmp_path / "mask.nrrd")]) == 0
+    assert "warning" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_kill_9_while_segmenting_leaves_no_output(ct, tmp_path):
+    output = tmp_path / "mask.nii.gz"
+    process = subprocess.Popen([sys.executable, "-m", "SAMMixLib", "segment", str(ct), "-o", str(output)])
+    time.sleep(6)
+    process.send_signal(signal.SIGKILL)
+    if process.wait() == -signal.SIGKILL:
+        assert not output.exists()
+
+
+def test_usage_error_is_status_2():
+    run = subprocess.run([sys.executable, "-m", "SAMMixLib", "segment"], capture_output=True, env=os.environ)
+    assert run.returncode == 2

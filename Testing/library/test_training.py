@@ -1,0 +1,182 @@
+"""Two loaders, joint training, resume after a kill, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from SAMMixLib.batches import SliceBatches, batch_indices
+from SAMMixLib.bundle import open_bundle
+from SAMMixLib.checkpoint import trained_state
+from SAMMixLib.config import PRESETS, Config
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.phantom import make_phantom
+from SAMMixLib.recipe import Recipe, Source, read_recipe
+from SAMMixLib.slices import SliceDataset
+from SAMMixLib.training import Trainer, check_training_sets, learning_rate_scale, validation_subset
+
+
+def tiny_config(**training) -> Config:
+    """A run of a few steps, with the real backbone and a thin classifier."""
+    starter = PRESETS["starter"]
+    settings = {"epochs": 2, "batch_size": 3, "mask_batch_size": 1, "validation_slices": 2, "labelled_slices": 2}
+    return replace(
+        starter,
+        model=replace(starter.model, classifier_width=1 / 16),
+        training=replace(starter.training, **(settings | training)),
+    )
+
+
+def phantom_slices(seed: int, name: str) -> SliceDataset:
+    """Six slices of a phantom patient, four of them with liver."""
+    import SimpleITK as sitk
+
+    phantom = make_phantom(seed, size=(256, 256, 12))
+    images, masks = (sitk.GetArrayFromImage(image) for image in (phantom.ct, phantom.liver))
+    chosen = np.array([0, 3, 5, 6, 7, 11])
+    return SliceDataset(
+        images=images[chosen].astype(np.int16),
+        labels=masks[chosen].any(axis=(1, 2)),
+        masks=masks[chosen].astype(np.uint8),
+        has_mask=np.ones(6, bool),
+        patients=np.array([name] * 6),
+        indices=chosen,
+        spacings=np.full((6, 2), 1.5, np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[SliceDataset, SliceDataset]:
+    return phantom_slices(0, "a"), phantom_slices(1, "b")
+
+
+@pytest.fixture(scope="module")
+def npz_folder(sets, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("npz")
+    for data in sets:
+        image = ((np.clip(data.images, -40, 160) + 40) / 200 * 255).astype(np.uint8)
+        np.savez_compressed(folder / f"{data.patients[0]}.npz", image=image, mask=data.masks, slice=data.indices)
+    return folder
+
+
+def test_a_pass_shows_each_slice_once_and_a_step_needs_no_history():
+    drawn = np.concatenate([batch_indices(10, 4, 7, step) for step in range(5)])
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert np.array_equal(batch_indices(10, 4, 7, 3), drawn[12:16])
+    assert not np.array_equal(batch_indices(10, 4, 8, 3), drawn[12:16])
+
+
+def test_batches_are_windowed_augmented_and_repeatable(sets):
+    config = tiny_config()
+    batches = SliceBatches(sets[0], config, 4, stream=1)
+    first, again = batches(5), SliceBatches(sets[0], config, 4, stream=1)(5)
+    assert torch.equal(first.slices, again.slices) and torch.equal(first.masks, again.masks)
+    assert first.slices.shape == (4, 1, 256, 256) and first.slices.min() >= 0 and first.slices.max() <= 1
+    plain = SliceBatches(sets[0], tiny_config(augment=False), 4, stream=1)(5)
+    assert torch.equal(plain.labels, first.labels) and not torch.equal(plain.slices, first.slices)
+
+
+def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
+    weights = {}
+    for name, kill_after in (("whole", None), ("resumed", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        trainer = Trainer(tiny_config(), *sets, folder, {})
+        if kill_after:
+            for step in range(kill_after):  # what a run does before it is killed between two checkpoints
+                trainer.train_step(step)
+                trainer.state.step += 1
+                if trainer.state.step == 1:
+                    trainer.save_checkpoint()
+            trainer = Trainer(tiny_config(), *sets, folder, {})
+            trainer.resume()
+            assert trainer.state.step == 1
+        bundle = trainer.run()
+        weights[name] = trained_state(trainer.kept_model)
+        assert open_bundle(bundle).card["training"]["prompt"] == "cam"
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2]
+        assert (folder / "curves.png").stat().st_size > 1000
+    assert weights["whole"].keys() == weights["resumed"].keys()
+    for key, value in weights["whole"].items():
+        assert torch.equal(value, weights["resumed"][key]), key
+
+
+def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path):
+    trainer = Trainer(tiny_config(weight_average=0.0), *sets, tmp_path, {})
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train_step(0)
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"classifier.head.weight"} < changed
+    assert any("lora_B" in name for name in changed) and any("mask_decoder" in name for name in changed)
+    assert changed <= set(trained_state(trainer.model))
+    assert not any("prompt_encoder" in name or "base_layer" in name for name in changed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_kill_9_and_resume_through_the_command_line(npz_folder, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(tiny_config(epochs=3).to_dict()))
+    run = tmp_path / "run"
+    sammix = [sys.executable, "-m", "SAMMixLib", "train"]
+    start = [*sammix, "--data", str(npz_folder), "--validation", "b", "--config", str(config), "-o", str(run)]
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (run / "checkpoint.pt").exists()
+    again = subprocess.run([*sammix, "--resume", str(run), "--json"], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1])["prompt"] == "cam"
+    assert open_bundle(run / "bundle").card["training"]["labelled_slices"] == 2
+
+
+def test_a_damaged_checkpoint_is_refused(sets, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a checkpoint")
+    with pytest.raises(SAMMixError, match="checkpoint.pt: not a readable checkpoint"):
+        Trainer(tiny_config(), *sets, tmp_path, {}).resume()
+
+
+def test_bad_sets_are_refused_before_anything_starts(sets):
+    train, validation = sets
+    for wrong, other, word in (
+        (train.select(train.labels), validation, "without liver"),
+        (train.select(~train.labels), validation, "no slice with liver"),
+        (replace(train, has_mask=np.zeros(6, bool)), validation, "no liver mask"),
+        (train, train, "patient a is in"),
+    ):
+        with pytest.raises(SAMMixError, match=word):
+            check_training_sets(wrong, other)
+
+
+def test_recipe_lists_slices_and_survives_its_folder(npz_folder, tmp_path):
+    recipe = Recipe([Source(str(npz_folder))], tiny_config(), ["b"], [("a", 5), ("a", 6)])
+    recipe.save(tmp_path)
+    train, validation, labelled = read_recipe(tmp_path / "recipe.json").read()
+    assert train.patient_names() == ["a"] and validation.patient_names() == ["b"]
+    assert train.indices[labelled].tolist() == [5, 6]
+    for listed, word in (([("a", 99)], "not in the training set"), ([("c", 5)], "patient c")):
+        with pytest.raises(SAMMixError, match=word):
+            Recipe([Source(str(npz_folder))], tiny_config(), ["b"], listed).read()
+
+
+def test_learning_rate_and_validation_subset(sets):
+    assert learning_rate_scale(5, 100, 0.0) == 1
+    rates = [learning_rate_scale(step, 100, 0.1) for step in range(100)]
+    assert rates[0] < rates[5] < rates[10] == max(rates) and rates[99] < 0.01
+    assert validation_subset(sets[0], 3).indices.tolist() == [3, 6, 11]
+    unscored = replace(sets[0], has_mask=np.zeros(6, bool))
+    assert not validation_subset(unscored, None).labels.any(), "a liver without a mask cannot be scored"
