@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,9 +48,11 @@ def test_evaluate_masks_and_models(ct, tmp_path, capsys):
     assert main(["evaluate", "--masks", reference, "--references", reference, "--json"]) == 0
     assert figures(capsys)["summary"]["volume_dice"]["value"] == 1
     output = tmp_path / "scores"
-    arguments = ["evaluate", "--data", str(ct.parent), "--split", "phantom", "-o", str(output), "--json"]
-    (ct.parent / "ct_liver.nii.gz").unlink(missing_ok=True)
-    ct.with_name("liver.nii.gz").rename(ct.parent / "ct_liver.nii.gz")
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    shutil.copy(ct, pairs / "x_ct.nii.gz")
+    shutil.copy(reference, pairs / "x_liver.nii.gz")
+    arguments = ["evaluate", "--data", str(pairs), "--split", "phantom", "-o", str(output), "--json"]
     for prompt in ("cam", "oracle"):
         assert main([*arguments, "--prompt", prompt]) == 0
         found = figures(capsys)

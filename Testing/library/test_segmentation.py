@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import Cancelled, SAMMixError
-from SAMMixLib.framing import frame_slices
 from SAMMixLib.metrics import score_masks
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
@@ -117,16 +116,6 @@ def test_largest_component_is_3d():
     mask[3, 5:8, 5:8] = True
     kept = largest_component(mask)
     assert kept.sum() == 12 and not kept[3].any() and not largest_component(mask & False).any()
-
-
-def test_framing_there_and_back():
-    rng = np.random.default_rng(0)
-    smooth = np.add.outer(np.linspace(0, 100, 512), np.linspace(0, 50, 512))[None] + rng.normal(size=1)
-    framed, frame = frame_slices(smooth.astype(np.float32), (5.0, 0.7, 0.7), 256)
-    np.testing.assert_allclose(framed[0], smooth[0].reshape(256, 2, 256, 2).mean(axis=(1, 3)), rtol=1e-4)
-    np.testing.assert_allclose(frame.restore(framed)[0, 1:-1, 1:-1], smooth[0, 1:-1, 1:-1], atol=1e-2)
-    wide, frame = frame_slices(np.zeros((1, 100, 200), np.float32), (5.0, 1.0, 1.0), 256)
-    assert wide[0, 10, 128] == -1024 and wide[0, 128, 128] == 0 and frame.restore(wide).shape == (1, 100, 200)
 
 
 def test_devices_are_checked():

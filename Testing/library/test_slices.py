@@ -260,4 +260,4 @@ def test_real_volumes_beside_masks_without_scan(shared_data):
     dataset = read_slices(shared_data / "volumes", patients=["chaos_ct3"])
     assert len(dataset) == 78 and dataset.images.min() == -1000
     millilitres = dataset.masks.sum() * np.prod(dataset.spacings[0].astype(float)) * 2 / 1000
-    assert millilitres == pytest.approx(1417, rel=0.005)
+    assert millilitres == pytest.approx(1417, rel=0.01)  # pixels covered by half count, so a little more
