@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from SAMMixLib.cam import liver_logit
+from SAMMixLib.config import VolumeConfig
+from SAMMixLib.gating import gate
 from SAMMixLib.model import SAMMix
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes
@@ -33,33 +36,65 @@ def predict_slices(
     prompt: str = "cam",
     batch_size: int = 8,
     dtype: torch.dtype = torch.float32,
+    gating: VolumeConfig | None = None,
     progress: Progress = silent,
 ) -> SlicePredictions:
-    """Segment every slice on its own, with none of the steps that need a whole scan.
+    """Segment the slices of a data set, each on its own but for `gating`.
 
     Args:
         prompt: ``cam``: nothing but the image goes in. ``oracle``: the box of the reference mask, with the config's
             padding, prompts SAM; the classifier's answer is reported but not used. The two must never be mixed.
+        dtype: of autocast; float32 is none.
+        gating: decide on each patient's slices together, as for a scan, instead of by `presence` alone.
     """
     if prompt not in PROMPTS:
         raise ValueError(f"prompt {prompt!r} is none of {PROMPTS}")
     model.eval()
     device = next(model.parameters()).device
-    masks, p_liver, boxes = [], [], []
+    size = model.config.size
+    masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
+    given: list[Tensor] | None = None
+    if prompt == "oracle":
+        given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
+    elif gating is not None:
+        given = _gated_boxes(model, dataset, gating, batch_size, device, dtype)
+    boxes: list[Tensor] = []
     for start in range(0, len(dataset), batch_size):
-        part = dataset.select(np.arange(start, min(start + batch_size, len(dataset))))
-        slices = windowed(part.images, model.config).to(device)
-        given = None
-        if prompt == "oracle":
-            references = torch.from_numpy(part.masks > 0)
-            given = [box.to(device) for box in bounding_boxes(references, "one", model.config.padding)]
+        part = slice(start, min(start + batch_size, len(dataset)))
+        slices = windowed(dataset.images[part], model.config).to(device)
+        of_part = None if given is None else [box.to(device) for box in given[part]]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            output = model(slices, given)
-        masks.append((output.mask_logits > 0).cpu().numpy())
-        p_liver.append(output.logit.sigmoid().cpu().numpy())
+            output = model(slices, of_part)
+        masks[part] = (output.mask_logits > 0).cpu().numpy()
+        p_liver[part] = output.logit.sigmoid().cpu().numpy()
         boxes += [box.cpu() for box in output.boxes]
-        progress("segment slices", start + len(part), len(dataset))
-    return SlicePredictions(np.concatenate(masks), np.concatenate(p_liver), boxes)
+        progress("segment slices", part.stop, len(dataset))
+    return SlicePredictions(masks, p_liver, boxes)
+
+
+def _gated_boxes(
+    model: SAMMix,
+    dataset: SliceDataset,
+    gating: VolumeConfig,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """CAM boxes on the slices that pass the gate along z of their patient."""
+    p_liver, cams = [], []
+    for start in range(0, len(dataset), batch_size):
+        slices = windowed(dataset.images[start : start + batch_size], model.config).to(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            maps = model.classify(slices, model.backbone.encode(slices) if model.shares_encoder else None)
+        p_liver.append(liver_logit(maps).sigmoid().cpu().numpy())
+        cams.append(model.activate(maps).half().cpu())
+    p, passed = np.concatenate(p_liver), np.zeros(len(dataset), bool)
+    for name in dataset.patient_names():
+        own = np.flatnonzero(dataset.patients == name)
+        own = own[np.argsort(dataset.indices[own])]
+        passed[own] = gate(p[own], gating.gate_high, gating.gate_low)
+    logit = torch.where(torch.from_numpy(passed), torch.inf, -torch.inf)
+    return model.prompt(torch.cat(cams).float(), logit)
 
 
 def mean_dice(predicted: np.ndarray, reference: np.ndarray) -> float:

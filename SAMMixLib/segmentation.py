@@ -19,6 +19,7 @@ from SAMMixLib.config import Config, VolumeConfig
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.framing import frame_slices
+from SAMMixLib.gating import gate
 from SAMMixLib.model import SAMMix
 from SAMMixLib.networks.lora import merge_lora
 from SAMMixLib.progress import Progress, silent
@@ -109,7 +110,7 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
         slices = windowed(framed, segmenter.config.model)
     with clock("classify"):
         found = _classify(segmenter, slices, progress)
-        gated = gate(found.p_liver, segmenter.config.model.presence, settings.gate_low)
+        gated = gate(found.p_liver, settings.gate_high, settings.gate_low)
         boxes = _prompt(model, found, gated, settings)
     prompted = [k for k in range(len(slices)) if len(boxes[k])]
     probabilities = np.zeros((len(slices), size, size), np.float16)
@@ -205,13 +206,6 @@ def _batches(slices: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]
     for start in range(0, len(slices), size):
         part = list(slices[start : start + size])
         yield start + len(part), part
-
-
-def gate(p_liver: np.ndarray, high: float, low: float) -> np.ndarray:
-    """Hysteresis along z: bool ``[k]``, the runs of slices with p >= `low` that hold one with p >= `high`."""
-    runs, count = ndimage.label(p_liver >= min(low, high))
-    strong = np.unique(runs[p_liver >= high])
-    return np.isin(runs, strong[strong > 0]) if count else np.zeros(len(p_liver), bool)
 
 
 def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:

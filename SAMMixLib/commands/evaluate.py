@@ -30,6 +30,9 @@ def add_command(commands) -> None:
                         help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
     parser.add_argument("--middle", type=float, default=1.0, help="share of each scan's slices around its centre")
     parser.add_argument("--prompt", choices=("cam", "oracle"), default="cam", help="prompt source (default: cam)")
+    parser.add_argument(
+        "--gate", action="store_true", help="decide on presence along z, as for a scan, not for each slice alone"
+    )
     parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
     add_model_options(parser)
@@ -63,7 +66,8 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         if unknown:
             raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
         data = data.select([name in options.patients for name in data.patients])
-    found = predict_slices(segmenter.model, data, options.prompt, options.batch_size, progress=progress)
+    gating = segmenter.config.volume if options.gate else None
+    found = predict_slices(segmenter.model, data, options.prompt, options.batch_size, gating=gating, progress=progress)
     training = open_bundle(find_model(options.model)).card["training"]
     provenance = {
         "model": segmenter.name,
@@ -71,6 +75,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         "split": options.split,
         "labelled_slices": training.get("labelled_slices", "not stated"),
         "seed": segmenter.config.training.seed,
+        "gate": "along z" if options.gate else "each slice alone",
     }
     return evaluate_slices(found.masks, found.p_liver, data, options.prompt, provenance, progress=progress)
 

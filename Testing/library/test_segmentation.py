@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import Cancelled, SAMMixError
+from SAMMixLib.gating import gate
 from SAMMixLib.metrics import score_masks
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
-from SAMMixLib.segmentation import Segmenter, gate, largest_component, smooth_boxes
+from SAMMixLib.segmentation import Segmenter, largest_component, smooth_boxes
 from SAMMixLib.volume import read_volume, write_mask
 
 
