@@ -56,7 +56,7 @@ class ModelConfig:
 class VolumeConfig:
     """What the product adds for whole scans (the paper looks at slices). Each step can be switched off."""
 
-    # Hysteresis along z: of each run of slices with p(liver) of at least `gate_low`, keep it if one reaches `gate_high`.
+    # Hysteresis along z: a run of slices with p(liver) >= `gate_low` passes if one of them reaches `gate_high`.
     gate_high: float = 0.5
     gate_low: float = 0.5
     smooth_boxes: int = 0  # each side: median over so many slices on either side
