@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,6 +87,17 @@ def time_naive(
     return (time.perf_counter() - started) / sample
 
 
+def time_naive_apart(
+    bundle: Path, ct: Path, device: torch.device, sample: int, base_weights: Path | None = None
+) -> float:
+    """:func:`time_naive` in a process of its own, with nothing tuned, as a plain script would run."""
+    arguments = [bundle, ct, device, sample, *([base_weights] if base_weights else [])]
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-m", "SAMMixLib.bench", *map(str, arguments)]
+    run = subprocess.run(command, env=plain, capture_output=True, text=True, check=True)
+    return float(run.stdout.splitlines()[-1])
+
+
 def peak_memory_gb() -> float | None:
     """The most memory that this process ever held, in GB; None where the platform does not tell."""
     try:
@@ -93,3 +106,9 @@ def peak_memory_gb() -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+
+
+if __name__ == "__main__":
+    _bundle, _ct, _device, _sample, *_base = sys.argv[1:]
+    _weights = Path(_base[0]) if _base else None
+    print(time_naive(Path(_bundle), read_volume(_ct), torch.device(_device), int(_sample), _weights))
