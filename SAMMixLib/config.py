@@ -61,6 +61,7 @@ class VolumeConfig:
     gate_low: float = 0.5
     smooth_boxes: int = 0  # each side: median over so many slices on either side
     refine: int = 0  # decoder passes with the box of the last mask
+    gap_mm: float = 0.0  # of thin slices SAM sees only so many that they lie this close; 0 shows it every slice
     largest_component: bool = True  # of the 3D mask
 
 
@@ -162,7 +163,7 @@ _STARTER = Config(
         padding=5.0,
     ),
     # Chosen on the validation patients: the liver's tips are small and unsure, but next to slices that are sure.
-    volume=VolumeConfig(gate_high=0.7, gate_low=0.28),
+    volume=VolumeConfig(gate_high=0.7, gate_low=0.28, gap_mm=4.0),
     training=TrainingConfig(
         labelled_slices=None,
         epochs=3,

@@ -21,7 +21,7 @@ class SegmentationResult:
     cams: np.ndarray  # float16 [k, S, S], normalised to 0..1; zeros where the classifier saw no liver
     boxes: list[list[tuple[int, int, int, int]]]  # one list a slice, empty where nothing was prompted
     p_liver: np.ndarray  # float32 [k], the classifier's probability of liver
-    predicted_iou: np.ndarray  # float32 [k], SAM's own estimate of the mask quality; 0 where nothing was prompted
+    predicted_iou: np.ndarray  # float32 [k], SAM's own estimate of the mask quality; 0 where SAM did not look
     spacing: tuple[float, float, float]  # mm, (k, j, i)
     volume_ml: float
     area_mm2: np.ndarray  # float32 [k]

@@ -18,8 +18,9 @@ from SAMMixLib.cam import liver_logit
 from SAMMixLib.config import Config, VolumeConfig
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.framing import frame_slices
+from SAMMixLib.framing import Frame, frame_slices
 from SAMMixLib.gating import gate
+from SAMMixLib.interpolation import LOGIT_LIMIT, fill_between, spaced
 from SAMMixLib.model import SAMMix
 from SAMMixLib.networks.lora import merge_lora
 from SAMMixLib.progress import Progress, silent
@@ -96,8 +97,8 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
     """Segment the liver of a CT in any orientation.
 
     The classifier sees every slice; only those between the gate's limits cost an encoder pass. What the paper does per
-    slice is done per slice; gate, box smoothing, refinement and the choice of the largest 3D component are the steps of
-    :class:`~SAMMixLib.config.VolumeConfig`.
+    slice is done per slice. Gate, box smoothing, refinement, interpolation between thin slices and the choice of the
+    largest 3D component are the steps of :class:`~SAMMixLib.config.VolumeConfig`.
 
     Raises:
         Cancelled: from `progress`.
@@ -113,26 +114,26 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
         gated = gate(found.p_liver, settings.gate_high, settings.gate_low)
         boxes = _prompt(model, found, gated, settings)
     prompted = [k for k in range(len(slices)) if len(boxes[k])]
-    probabilities = np.zeros((len(slices), size, size), np.float16)
+    encoded = spaced(prompted, max(1, int(settings.gap_mm / stack.spacing[0])))
+    mask_logits = np.full((len(slices), size, size), -LOGIT_LIMIT, np.float16)
     predicted_iou = np.zeros(len(slices), np.float32)
-    for done, ks in _batches(prompted, segmenter.batch_size):
+    for done, ks in _batches(encoded, segmenter.batch_size):
         with clock("encode"):
             embeddings = found.embeddings[ks] if found.embeddings is not None else _encode(segmenter, slices[ks])
         with clock("decode"):
             logits, iou, final = _decode(model, embeddings, [boxes[k] for k in ks], found.cams[ks], settings.refine)
         for k, box in zip(ks, final, strict=True):
             boxes[k] = box
-        probabilities[ks] = logits.sigmoid().half().cpu().numpy()
+        mask_logits[ks] = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().cpu().numpy()
         predicted_iou[ks] = iou.cpu().numpy()
-        progress("segment slices", done, len(prompted))
+        progress("segment slices", done, len(encoded))
     with clock("resample"):
-        mask = np.zeros(stack.array.shape, bool)
-        kept = np.flatnonzero((probabilities > 0.5).any(axis=(1, 2)))
-        for k in kept:
-            mask[k] = frame.restore(probabilities[k : k + 1].astype(np.float32))[0] > 0.5
+        fill_between(mask_logits, encoded, prompted)
+        mask = _restore(mask_logits, frame)
         if settings.largest_component:
             mask = largest_component(mask)
-        slice_masks = np.zeros(probabilities.shape, bool)
+        slice_masks = np.zeros(mask_logits.shape, bool)
+        kept = np.flatnonzero(mask.any(axis=(1, 2)))
         slice_masks[kept] = frame.reduce(mask[kept], 0.0) >= 0.5
     cams = found.cams.numpy().copy()
     cams[~gated] = 0
@@ -199,6 +200,14 @@ def _decode(
         boxes = [new if len(new) else old for new, old in zip(found, boxes, strict=True)]
         logits, iou = model.segment(embeddings, boxes, cams)
     return logits, iou, [box.cpu() for box in boxes]
+
+
+def _restore(mask_logits: np.ndarray, frame: Frame) -> np.ndarray:
+    """Bool [k, rows, columns] on the scan's grid; only slices that hold something cost anything."""
+    mask = np.zeros((len(mask_logits), *frame.shape), bool)
+    for k in np.flatnonzero((mask_logits > 0).any(axis=(1, 2))):
+        mask[k] = frame.restore(mask_logits[k : k + 1].astype(np.float32))[0] > 0
+    return mask
 
 
 def _batches(slices: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]]:
