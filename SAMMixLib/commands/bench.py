@@ -59,6 +59,7 @@ def _table(run: dict) -> str:
     share = run["encoder_share_of_peak"]
     return (
         f"{run['device']}, {run['dtype']}: {run['slices']} slices, {run['slices_with_prompt']} prompted, "
+        f"{run['slices_encoded']} encoded, "
         f"{run['slices_per_second']} slices/s; encoder at {share or 0:.0%} of {run['matmul_peak_gflops']} GFLOP/s\n"
         f"  seconds: {stages}"
     )
