@@ -46,7 +46,7 @@ class Volume:
 
     def axial(self) -> AxialStack:
         """The same voxels, unresampled, in LPS order, int16 wherever that loses nothing, else float32."""
-        axes, flips = _axial_order(self.image)
+        axes, flips = axial_order(_direction(self.image))
         array = sitk.GetArrayViewFromImage(self.image).transpose([2 - axis for axis in axes])[flips]
         spacing = self.image.GetSpacing()
         return AxialStack(_smallest_exact(array), tuple(spacing[axis] for axis in axes), self.image)
@@ -66,7 +66,7 @@ class AxialStack:
 
     def to_grid(self, mask_kji: np.ndarray) -> sitk.Image:
         """A mask of this stack, bool or uint8 [k, j, i], as a uint8 image on exactly the reference grid."""
-        axes, flips = _axial_order(self.reference)
+        axes, flips = axial_order(_direction(self.reference))
         array = np.asarray(mask_kji)[flips].transpose(np.argsort([2 - axis for axis in axes]))
         return _image_like(array.astype(np.uint8), self.reference)
 
@@ -361,12 +361,15 @@ def _in_hu(path: Path, image: sitk.Image) -> tuple[sitk.Image, list[str]]:
     return (image, warnings) if lowest >= AIR and not warnings else (_image_like(array, image), warnings)
 
 
-def _axial_order(image: sitk.Image) -> tuple[tuple[int, int, int], tuple[slice, ...]]:
-    """The image axes (0 is x) nearest to S, P and L, and the slices that turn each to point there.
+def axial_order(direction: np.ndarray) -> tuple[tuple[int, int, int], tuple[slice, ...]]:
+    """How a grid becomes an axial stack: the image axes (0 is x) nearest to S, P and L, and the slices that turn each.
 
-    The slice axis is chosen first: on a steeply oblique grid all three axes can be nearest to another.
+    ``array.transpose([2 - axis for axis in axes])[flips]`` is the stack [k, j, i] of an array [z, y, x]. The slice axis
+    is chosen first: on a steeply oblique grid all three axes can be nearest to another.
+
+    Args:
+        direction: [3, 3] direction cosines; rows L, P, S, one column for each image axis.
     """
-    direction = np.reshape(image.GetDirection(), (3, 3))  # rows L, P, S; one column for each image axis
     k = int(np.abs(direction[2]).argmax())
     rest = [axis for axis in range(3) if axis != k]
     j, i = max(itertools.permutations(rest), key=lambda pair: abs(direction[1, pair[0]]) + abs(direction[0, pair[1]]))
@@ -374,6 +377,10 @@ def _axial_order(image: sitk.Image) -> tuple[tuple[int, int, int], tuple[slice, 
         slice(None, None, -1 if direction[row, axis] < 0 else 1) for row, axis in zip((2, 1, 0), (k, j, i), strict=True)
     )
     return (k, j, i), flips
+
+
+def _direction(image: sitk.Image) -> np.ndarray:
+    return np.reshape(image.GetDirection(), (3, 3))
 
 
 def _smallest_exact(array: np.ndarray) -> np.ndarray:
