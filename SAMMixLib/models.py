@@ -30,10 +30,8 @@ def user_folder() -> Path:
 
 
 def starter_folder() -> Path:
-    """The starter bundle: beside the library when installed, in ``Resources/`` in the source tree."""
-    here = Path(__file__).resolve().parent
-    installed = here / STARTER
-    return installed if installed.is_dir() else here.parent / "Resources" / STARTER
+    """The starter bundle, which travels with the library."""
+    return Path(__file__).resolve().parent / STARTER
 
 
 def find_model(name: str | Path) -> Path:
