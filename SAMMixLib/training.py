@@ -207,13 +207,7 @@ class Trainer:
         started = time.monotonic()
         model = self.kept_model
         found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)
-        positive = self.validation.labels
-        with_mask = found.masks.any(axis=(1, 2))
-        scores = {
-            "validation_dice": mean_dice(found.masks[positive], self.validation.masks[positive]),
-            "false_mask_rate": float(with_mask[~positive].mean()) if (~positive).any() else 0.0,
-            "score": mean_dice(found.masks, self.validation.masks),
-        }
+        scores = validation_scores(found.masks, self.validation)
         epoch = self.state.step // self.steps_per_epoch
         seconds = round(time.monotonic() - started, 1)
         self.report({"step": self.state.step, "epoch": epoch, **scores, "validation_seconds": seconds})
@@ -288,6 +282,16 @@ def validation_subset(validation: SliceDataset, count: int | None) -> SliceDatas
         return validation
     order = np.lexsort((validation.indices, validation.patients))
     return validation.select(order[((np.arange(count) + 0.5) * len(order) / count).astype(int)])
+
+
+def validation_scores(masks: np.ndarray, validation: SliceDataset) -> dict[str, float]:
+    """What is said of predicted masks ``[n, S, S]`` after an epoch; `score` decides which epoch is the best."""
+    positive, with_mask = validation.labels, masks.any(axis=(1, 2))
+    return {
+        "validation_dice": mean_dice(masks[positive], validation.masks[positive]),
+        "false_mask_rate": float(with_mask[~positive].mean()) if (~positive).any() else 0.0,
+        "score": mean_dice(masks, validation.masks),
+    }
 
 
 def parameter_groups(model: SAMMix, config: Config) -> list[dict]:
