@@ -1,0 +1,100 @@
+"""What one run found in one CT, and what the user corrected since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass
+class Findings:
+    """Slices are the k of the axial stack; boxes are inclusive pixel bounds ``(i0, j0, i1, j1)`` at full resolution."""
+
+    slices_total: int
+    cam: Path | None  # .nrrd, uint8, on its own grid
+    boxes: dict[int, list[Box]]
+    p_liver: dict[int, float]
+    predicted_iou: dict[int, float]
+    area_mm2: dict[int, float]
+    slice_mm: float
+    review: list[int]  # worst first
+    model: str
+    device: str
+    seconds: float
+    warnings: list[str]
+    corrected: set[int] = field(default_factory=set)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Findings:
+        """The worker's answer to ``segment``. Only a part of the slices may have been looked at."""
+        looked_at = message.get("slices")
+        ks = range(message["slices_total"]) if looked_at is None else looked_at
+        area = _by_slice(message["area_mm2"], ks)
+        total = sum(area.values())
+        return cls(
+            slices_total=message["slices_total"],
+            cam=Path(message["cam"]) if message.get("cam") else None,
+            boxes=_boxes(message["boxes"]),
+            p_liver=_by_slice(message["p_liver"], ks),
+            predicted_iou=_by_slice(message["predicted_iou"], ks),
+            area_mm2=area,
+            slice_mm=1000 * message["volume_ml"] / total if total else 0.0,
+            review=[int(k) for k in message["review"]],
+            model=message.get("model", ""),
+            device=message["device"],
+            seconds=_seconds(message["seconds"]),
+            warnings=list(message["warnings"]),
+        )
+
+    def correct(self, message: dict[str, Any]) -> None:
+        """Take over the worker's answer to ``resegment``."""
+        ks = [int(k) for k in message["slices"]]
+        boxes = _boxes(message["boxes"])
+        for k in ks:
+            self.boxes[k] = boxes.get(k, [])
+            self.corrected.add(k)
+            if k in self.review:
+                self.review.remove(k)
+        self.predicted_iou |= _by_slice(message["predicted_iou"], ks)
+        self.area_mm2 |= _by_slice(message["area_mm2"], ks)
+
+    @property
+    def volume_ml(self) -> float:
+        return sum(self.area_mm2.values()) * self.slice_mm / 1000
+
+    @property
+    def slice_range(self) -> tuple[int, int] | None:
+        ks = [k for k, area in self.area_mm2.items() if area > 0]
+        return (min(ks), max(ks)) if ks else None
+
+    def next_review(self, k: int | None) -> int | None:
+        """The slice to look at after slice `k`: the worst first, then on through the list and round again."""
+        if not self.review:
+            return None
+        return self.review[(self.review.index(k) + 1) % len(self.review)] if k in self.review else self.review[0]
+
+    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """p(liver) and area in mm2 of every slice, float [k]; NaN where nothing was looked at."""
+        p, area = np.full((2, self.slices_total), np.nan)
+        for curve, values in ((p, self.p_liver), (area, self.area_mm2)):
+            curve[list(values)] = list(values.values())
+        return p, area
+
+
+def _by_slice(values: list[float] | dict, ks) -> dict[int, float]:
+    if isinstance(values, dict):
+        return {int(k): float(value) for k, value in values.items()}
+    return {int(k): float(value) for k, value in zip(ks, values, strict=True)}
+
+
+def _boxes(by_slice: dict) -> dict[int, list[Box]]:
+    return {int(k): [tuple(box) for box in boxes] for k, boxes in by_slice.items()}
+
+
+def _seconds(value: float | dict[str, float]) -> float:
+    return sum(value.values()) if isinstance(value, dict) else float(value)

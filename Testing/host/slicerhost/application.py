@@ -1,0 +1,157 @@
+"""``slicer.app``, ``slicer.mrmlScene`` and ``slicer.modules`` around slicer-core, so that its ``slicer.util`` works."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtWidgets
+
+MODULE_LOGICS = {
+    "colors": "vtkSlicerColorLogic",
+    "volumes": "vtkSlicerVolumesLogic",
+    "terminologies": "vtkSlicerTerminologiesModuleLogic",
+    "segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "markups": "vtkSlicerMarkupsLogic",
+    "models": "vtkSlicerModelsLogic",
+    "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "tables": "vtkSlicerTablesLogic",
+}
+
+
+class ModuleManager(QtCore.QObject):
+    moduleAboutToBeUnloaded = QtCore.Signal(str)
+
+
+class IOManager:
+    """Reads and writes nodes through the same MRML storage nodes that the application's readers and writers call."""
+
+    def fileType(self, path) -> str:
+        name = str(path).lower()
+        kinds = {".seg.nrrd": "SegmentationFile", ".mrk.json": "MarkupsFile", ".mrml": "SceneFile", ".mrb": "SceneFile"}
+        return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), "VolumeFile")
+
+    def loadNodes(self, kind, properties, loaded=None, messages=None) -> bool:
+        path = properties["fileName"]
+        name = properties.get("name") or Path(path).name.split(".")[0]
+        if kind == "SceneFile":
+            slicer.mrmlScene.SetURL(path)
+            return bool(slicer.mrmlScene.Connect(None))
+        if kind == "SegmentationFile":
+            node = slicer.modules.segmentations.logic().LoadSegmentationFromFile(path, True, name, None)
+        else:
+            node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
+        if node is not None and loaded is not None:
+            loaded.AddItem(node)
+        return node is not None
+
+    def saveNodes(self, kind, properties, messages=None) -> bool:
+        node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
+        if not node.GetStorageNode():
+            node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(properties["fileName"])
+        return bool(node.GetStorageNode().WriteData(node))
+
+    def fileWriterFileType(self, node) -> str:
+        return type(node).__name__
+
+
+class Application:
+    """What modules ask of ``slicer.app``; the scene and the logics behind it are Slicer's own."""
+
+    applicationName = "Slicer"
+
+    def __init__(self, settings: Path):
+        self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication(sys.argv[:1])
+        self.scene = slicer.vtkMRMLScene()
+        self.temporaryPath = tempfile.gettempdir()
+        self._settings = QtCore.QSettings(str(settings), QtCore.QSettings.IniFormat)
+        self._manager = ModuleManager()
+        self._io = IOManager()
+        self._logic = self._application_logic()
+        self.modules = types.SimpleNamespace()
+        for name, cls in MODULE_LOGICS.items():
+            self._add_module_logic(name, getattr(slicer, cls)())
+        self._layout = None
+
+    def _application_logic(self):
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        self.scene.AddNode(crosshair)
+        logic = slicer.vtkSlicerApplicationLogic()
+        logic.SetMRMLScene(self.scene)
+        logic.GetColorLogic().SetMRMLScene(self.scene)
+        logic.GetColorLogic().AddDefaultColorNodes()
+        logic.SetTemporaryPath(self.temporaryPath)
+        logic.SetSliceLogics(vtk.vtkCollection())
+        logic.SetViewLogics(vtk.vtkCollection())
+        for factory in (slicer.vtkMRMLThreeDViewDisplayableManagerFactory,
+                        slicer.vtkMRMLSliceViewDisplayableManagerFactory):  # fmt: skip
+            factory.GetInstance().SetMRMLApplicationLogic(logic)
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        for cls in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
+            if self.scene.GetFirstNodeByClass(cls) is None:
+                self.scene.AddNewNodeByClass(cls)
+        return logic
+
+    def _add_module_logic(self, name: str, logic) -> None:
+        if hasattr(logic, "SetMRMLApplicationLogic"):
+            logic.SetMRMLApplicationLogic(self._logic)
+        title = "".join(part for part in (type(logic).__name__[len("vtkSlicer"):],)).removesuffix("Logic")  # fmt: skip
+        self._logic.SetModuleLogic({"Color": "Colors"}.get(title, title.removesuffix("Module")), logic)
+        logic.SetMRMLScene(self.scene)
+        setattr(self.modules, name, types.SimpleNamespace(name=name, logic=lambda: logic))
+
+    def layoutManager(self):
+        from slicerhost.views import LayoutManager
+
+        if self._layout is None:
+            self._layout = LayoutManager(self._logic, self.scene)
+        return self._layout
+
+    def applicationLogic(self):
+        return self._logic
+
+    def coreIOManager(self):
+        return self._io
+
+    ioManager = coreIOManager
+
+    def moduleManager(self):
+        return self._manager
+
+    def userSettings(self):
+        return self._settings
+
+    settings = userSettings
+
+    def connect(self, signal: str, slot) -> bool:
+        return True
+
+    def translate(self, context: str, text: str) -> str:
+        return text
+
+    def processEvents(self, *_) -> None:
+        self.qt.processEvents()
+
+    def testingEnabled(self) -> bool:
+        return False
+
+    def commandOptions(self):
+        return types.SimpleNamespace(noMainWindow=True, testingEnabled=False)
+
+    def setOverrideCursor(self, cursor) -> None:
+        self.qt.setOverrideCursor(cursor)
+
+    def restoreOverrideCursor(self) -> None:
+        self.qt.restoreOverrideCursor()
+
+    def pauseRender(self) -> None:
+        pass
+
+    resumeRender = pauseRender

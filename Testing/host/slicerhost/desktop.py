@@ -1,0 +1,146 @@
+"""A main window for one module: load it, click it, wait for it, look at it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import numpy as np
+import slicer
+from PySide6 import QtCore, QtGui, QtWidgets
+from slicerhost import pythonqt, scripted
+from slicerhost.application import Application
+
+BORDERS = {"Red": "#f34a33", "1": "#7373c8", "Yellow": "#edd54c", "Green": "#6eb04b"}
+
+
+class Desktop:
+    """The application of one test process, with the dialogs it would have shown."""
+
+    def __init__(self, settings: Path):
+        self.app = slicer.app = Application(settings)
+        slicer.mrmlScene = self.app.scene
+        slicer.modules = self.app.modules
+        pythonqt.install()
+        from slicerhost import standins  # noqa: F401  (registers the stand-ins)
+
+        slicer.qSlicerWidget = slicer.qMRMLWidget
+        scripted.install()
+        self.app.layoutManager()
+        self.dialogs: list[tuple[str, str]] = []  # (kind, text)
+        self.answer = True
+        for kind in ("info", "warning", "error"):
+            setattr(slicer.util, f"{kind}Display", self._dialog(kind))
+        for kind in ("confirmOkCancel", "confirmYesNo"):
+            setattr(slicer.util, f"{kind}Display", self._dialog(kind))
+        self.window = None
+
+    def _dialog(self, kind: str):
+        def show(text, *_, **__):
+            self.dialogs.append((kind, text))
+            return self.answer
+
+        return show
+
+    def load_module(self, path: Path):
+        """Register a scripted module and build its widget, as opening it in the application does."""
+        name = path.stem
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        parent = types.SimpleNamespace(path=str(path), title="", icon=None)
+        getattr(module, name)(parent)
+        setattr(slicer.modules, name.lower(), types.SimpleNamespace(path=str(path), name=name, parent=parent))
+        panel = slicer.qMRMLWidget()
+        panel.setLayout(QtWidgets.QVBoxLayout())
+        panel.layout().setContentsMargins(4, 4, 4, 4)
+        panel.setMRMLScene(slicer.mrmlScene)
+        widget = getattr(module, name + "Widget")(panel)
+        setattr(slicer.modules, name + "Widget", widget)
+        widget.setup()
+        widget.layout.addStretch(1)
+        if hasattr(widget, "enter"):
+            widget.enter()
+        return widget
+
+    def unload_module(self, widget) -> None:
+        slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(widget.moduleName)
+        widget.parent.hide()
+
+    def wait(self, condition, seconds: float = 60.0) -> float:
+        """Run the event loop until the condition holds; gives back the longest gap between two timer events, in s.
+
+        Raises:
+            TimeoutError: it did not hold in time.
+        """
+        gaps, last = [0.0], [time.perf_counter()]
+
+        def beat():
+            now = time.perf_counter()
+            gaps[0], last[0] = max(gaps[0], now - last[0]), now
+
+        timer = QtCore.QTimer()
+        timer.timeout.connect(beat)
+        timer.start(2)
+        until = time.perf_counter() + seconds
+        while not condition():
+            if time.perf_counter() > until:
+                raise TimeoutError(f"not within {seconds} s")
+            self.app.qt.processEvents(QtCore.QEventLoop.AllEvents, 10)
+            time.sleep(0.001)
+        timer.stop()
+        return gaps[0]
+
+    def show(self, widget, width: int = 440, height: int = 900) -> None:
+        """A window with the module's panel on the left and four views on the right."""
+        scroll = QtWidgets.QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(widget.parent)
+        scroll.setMinimumWidth(width)
+        views = QtWidgets.QWidget()
+        grid = QtWidgets.QGridLayout(views)
+        grid.setSpacing(2)
+        grid.setContentsMargins(0, 0, 0, 0)
+        layout = self.app.layoutManager()
+        self.labels = {}
+        for index, name in enumerate(("Red", "1", "Yellow", "Green")):
+            label = QtWidgets.QLabel()
+            label.setStyleSheet(f"border-top: 12px solid {BORDERS[name]}; background: black")
+            label.setAlignment(QtCore.Qt.AlignCenter)
+            grid.addWidget(label, index // 2, index % 2)
+            self.labels[name] = (label, layout.views.get(name, layout.three_d))
+        splitter = QtWidgets.QSplitter()
+        splitter.addWidget(scroll)
+        splitter.addWidget(views)
+        splitter.setSizes([width, 790])
+        self.window = QtWidgets.QMainWindow()
+        self.window.setCentralWidget(splitter)
+        self.window.resize(width + 800, height)
+        self.window.show()
+        self.app.processEvents()
+
+    def screenshot(self, path: Path, quality: int = 90) -> None:
+        for label, view in self.labels.values():
+            pixels = np.ascontiguousarray(view.picture())
+            rows, columns, _ = pixels.shape
+            image = QtGui.QImage(pixels.data, columns, rows, 3 * columns, QtGui.QImage.Format_RGB888)
+            label.setPixmap(QtGui.QPixmap.fromImage(image.copy()))
+        for plot in self.window.findChildren(slicer.qMRMLPlotView):
+            plot.draw()
+        self.app.processEvents()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.window.grab().save(str(path), None, quality):
+            raise OSError(f"{path}: no picture was written")
+
+
+def click(button) -> None:
+    """Press a button as a user does: nothing happens where it is disabled or hidden."""
+    if not pythonqt.get(button, "enabled"):
+        raise AssertionError(f"{button.name} is disabled")
+    button.click()

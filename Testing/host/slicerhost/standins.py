@@ -1,0 +1,427 @@
+"""Stand-ins for the CTK and qMRML widgets of the module, on the real scene."""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Property, Qt, Signal
+from slicerhost.pythonqt import get, standin
+
+
+def stored(kind, name: str, default, then: str | None = None) -> Property:
+    """A Qt property that is only kept, with a method to call after it was written."""
+
+    def read(self):
+        return self.__dict__.get("_" + name, default() if callable(default) else default)
+
+    def write(self, value):
+        self.__dict__["_" + name] = value
+        if then:
+            getattr(self, then)()
+
+    return Property(kind, read, write)
+
+
+def compact(layout) -> None:
+    layout.setContentsMargins(0, 0, 0, 0)
+
+
+@standin("contentsCollapsed(bool)")
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    contentsCollapsed = Signal(bool)
+    HEADER = 26
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.setContentsMargins(4, self.HEADER + 4, 4, 4)
+
+    text = stored(str, "text", "", "update")
+
+    def _collapse(self, value):
+        self.__dict__["_collapsed"] = bool(value)
+        self._hide()
+        self.contentsCollapsed.emit(bool(value))
+
+    collapsed = Property(bool, lambda self: self.__dict__.get("_collapsed", False), _collapse)
+
+    def _hide(self):
+        shut = self.__dict__.get("_collapsed", False)
+        for child in self.findChildren(QtWidgets.QWidget, options=Qt.FindDirectChildrenOnly):
+            child.setVisible(not shut and not child.property("keptHidden"))
+        self.setMaximumHeight(self.HEADER if shut else 16777215)
+        self.update()
+
+    def showEvent(self, event):
+        super().showEvent(event)
+        if self.__dict__.get("_collapsed"):
+            self._hide()
+
+    def mousePressEvent(self, event):
+        if event.position().y() < self.HEADER:
+            self._collapse(not self.__dict__.get("_collapsed", False))
+
+    def paintEvent(self, event):
+        painter, option = QtWidgets.QStylePainter(self), QtWidgets.QStyleOptionButton()
+        option.rect = QtCore.QRect(0, 0, get(self, "width"), self.HEADER)
+        option.state = QtWidgets.QStyle.State_Enabled | QtWidgets.QStyle.State_Raised
+        painter.drawControl(QtWidgets.QStyle.CE_PushButtonBevel, option)
+        painter.drawText(9, 18, "\u25b8" if self.__dict__.get("_collapsed") else "\u25be")
+        painter.drawText(24, 18, get(self, "text"))
+
+
+@standin("valueChanged(double)")
+class ctkSliderWidget(QtWidgets.QWidget):
+    valueChanged = Signal(float)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        compact(layout)
+        slider, box = QtWidgets.QSlider(Qt.Horizontal), QtWidgets.QDoubleSpinBox()
+        self.__dict__.update(_slider=slider, _box=box)
+        layout.addWidget(slider, 1)
+        layout.addWidget(box)
+        slider.setRange(0, 1000)
+        slider.sliderMoved.connect(lambda at: box.setValue(self._low + at / 1000 * self._span))
+        box.valueChanged.connect(self._changed)
+
+    _low = property(lambda self: get(self._box, "minimum"))
+    _span = property(lambda self: (get(self._box, "maximum") - self._low) or 1)
+
+    def _changed(self, value):
+        self._slider.setValue(round(1000 * (value - self._low) / self._span))
+        self.valueChanged.emit(value)
+
+    value = Property(float, lambda self: get(self._box, "value"), lambda self, value: self._box.setValue(value))
+    minimum = Property(float, lambda self: self._low, lambda self, value: self._box.setMinimum(value))
+    maximum = Property(float, lambda self: get(self._box, "maximum"), lambda self, value: self._box.setMaximum(value))
+    singleStep = Property(float, lambda self: get(self._box, "singleStep"),
+                          lambda self, value: self._box.setSingleStep(value))  # fmt: skip
+    decimals = Property(int, lambda self: get(self._box, "decimals"), lambda self, value: self._box.setDecimals(value))
+    suffix = Property(str, lambda self: get(self._box, "suffix"), lambda self, value: self._box.setSuffix(value))
+
+
+@standin("mrmlSceneChanged(vtkMRMLScene*)")
+class qMRMLWidget(QtWidgets.QWidget):
+    mrmlSceneChanged = Signal(object)
+    isEntered = stored(bool, "isEntered", True)
+
+    def setMRMLScene(self, scene):
+        self.__dict__["_scene"] = scene
+        self.mrmlSceneChanged.emit(scene)
+
+
+@standin("currentNodeChanged(vtkMRMLNode*)", "currentNodeIDChanged(QString)", "nodeAddedByUser(vtkMRMLNode*)")
+class qMRMLNodeComboBox(QtWidgets.QWidget):
+    """As the real one: without ``noneEnabled`` the first node is taken when the scene gets its first, but a None that
+    was written (by a parameter node) stays."""
+
+    currentNodeChanged = Signal(object)
+    currentNodeIDChanged = Signal(str)
+    nodeAddedByUser = Signal(object)
+    nodeTypes = stored("QStringList", "nodeTypes", list)
+    showHidden = stored(bool, "showHidden", False)
+    showChildNodeTypes = stored(bool, "showChildNodeTypes", True)
+    noneEnabled = stored(bool, "noneEnabled", False)
+    noneDisplay = stored(str, "noneDisplay", "None", "_refresh")
+    addEnabled = stored(bool, "addEnabled", True)
+    removeEnabled = stored(bool, "removeEnabled", True)
+    renameEnabled = stored(bool, "renameEnabled", False)
+    editEnabled = stored(bool, "editEnabled", False)
+    selectNodeUponCreation = stored(bool, "selectNodeUponCreation", True)
+    baseName = stored(str, "baseName", "")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        compact(layout)
+        combo = QtWidgets.QComboBox()
+        self.__dict__.update(_combo=combo, _id="", _scene=None, _observations=[], _written=False)
+        layout.addWidget(combo)
+        combo.activated.connect(self._picked)
+        self.setEnabled(False)
+
+    def setMRMLScene(self, scene):
+        for tag in self._observations:
+            self._scene.RemoveObserver(tag)
+        self.__dict__["_scene"] = scene
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndBatchProcessEvent)
+        self.__dict__["_observations"] = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
+        self.setEnabled(True)
+        self._refresh()
+
+    def mrmlScene(self):
+        return self._scene
+
+    def nodes(self) -> list:
+        found = []
+        for index in range(self._scene.GetNumberOfNodes()):
+            node = self._scene.GetNthNode(index)
+            fits = any(node.IsA(kind) if get(self, "showChildNodeTypes") else node.GetClassName() == kind
+                       for kind in get(self, "nodeTypes"))  # fmt: skip
+            if fits and (get(self, "showHidden") or not node.GetHideFromEditors()):
+                found.append(node)
+        return found
+
+    def _refresh(self):
+        if self._scene is None or self._scene.IsBatchProcessing():
+            return
+        nodes = self.nodes()
+        self._combo.blockSignals(True)
+        self._combo.clear()
+        if get(self, "noneEnabled"):
+            self._combo.addItem(get(self, "noneDisplay"), "")
+        for node in nodes:
+            self._combo.addItem(node.GetName(), node.GetID())
+        if get(self, "addEnabled"):
+            for kind in get(self, "nodeTypes"):
+                self._combo.addItem(f"Create new {self._scene.GetTagByClassName(kind)}", "+" + kind)
+        self._combo.blockSignals(False)
+        known = [node.GetID() for node in nodes]
+        if self._id and self._id not in known:
+            self._select("")
+        elif not self._id and known and not get(self, "noneEnabled") and not self._written:
+            self._select(known[0])
+        self._show()
+
+    def _show(self):
+        self._combo.setCurrentIndex(self._combo.findData(self._id))
+
+    def _picked(self, index):
+        chosen = self._combo.itemData(index) or ""
+        self._select(self.addNode(chosen[1:]).GetID() if chosen.startswith("+") else chosen)
+
+    def addNode(self, kind=None):
+        kind = kind or get(self, "nodeTypes")[0]
+        base = get(self, "baseName") or self._scene.GetTagByClassName(kind)
+        node = self._scene.AddNewNodeByClass(kind, self._scene.GenerateUniqueName(base))
+        if get(self, "selectNodeUponCreation"):
+            self._select(node.GetID())
+        self.nodeAddedByUser.emit(node)
+        return node
+
+    def _select(self, node_id: str):
+        if node_id != self._id:
+            self.__dict__["_id"] = node_id
+            self._show()
+            self.currentNodeChanged.emit(self.currentNode())
+            self.currentNodeIDChanged.emit(node_id)
+
+    def setCurrentNodeID(self, node_id):
+        self.__dict__["_written"] = True
+        self._refresh()
+        self._select(node_id or "")
+
+    def setCurrentNode(self, node):
+        self.setCurrentNodeID(node.GetID() if node else "")
+
+    def currentNode(self):
+        return self._scene.GetNodeByID(self._id) if self._scene and self._id else None
+
+    currentNodeID = Property(str, lambda self: self._id, setCurrentNodeID)
+
+
+@standin("currentSegmentIDChanged(QString)")
+class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
+    """Undo, redo and the parameter node are Slicer's own logic; effects are buttons that do nothing."""
+
+    currentSegmentIDChanged = Signal(str)
+    maximumNumberOfUndoStates = Property(int, lambda self: self.logic.GetMaximumNumberOfUndoStates(),
+                                         lambda self, count: self.logic.SetMaximumNumberOfUndoStates(count))  # fmt: skip
+    segmentationNodeSelectorVisible = stored(bool, "segmentationNodeSelectorVisible", True)
+    sourceVolumeNodeSelectorVisible = stored(bool, "sourceVolumeNodeSelectorVisible", True)
+    switchToSegmentationsButtonVisible = stored(bool, "switchToSegmentationsButtonVisible", True)
+    autoShowSourceVolumeNode = stored(bool, "autoShowSourceVolumeNode", True)
+    jumpToSelectedSegmentEnabled = stored(bool, "jumpToSelectedSegmentEnabled", False)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        logic = slicer.vtkSlicerSegmentEditorLogic()
+        table = QtWidgets.QTableWidget(0, 2)
+        self.__dict__.update(logic=logic, _table=table, _observed=None, _undo_saves=0)
+        logic.SetSegmentationHistory(slicer.vtkSegmentationHistory())
+        table.setHorizontalHeaderLabels(["", "Segment"])
+        table.horizontalHeader().setStretchLastSection(True)
+        table.verticalHeader().hide()
+        table.setColumnWidth(0, 26)
+        table.setMinimumHeight(80)
+        effects = QtWidgets.QGridLayout()
+        for index, name in enumerate(("None", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds",
+                                      "Islands", "Smoothing", "Scissors", "Logical operators")):  # fmt: skip
+            button = QtWidgets.QToolButton()
+            button.setText(name)
+            button.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
+            effects.addWidget(button, index // 3, index % 3)
+        undo = QtWidgets.QHBoxLayout()
+        for name, slot in (("Undo", self.undo), ("Redo", self.redo)):
+            button = QtWidgets.QPushButton(name)
+            button.clicked.connect(slot)
+            undo.addWidget(button)
+        layout = QtWidgets.QVBoxLayout(self)
+        compact(layout)
+        layout.addWidget(table)
+        layout.addLayout(effects)
+        layout.addLayout(undo)
+
+    def setMRMLScene(self, scene):
+        self.logic.SetMRMLScene(scene)
+
+    def setMRMLSegmentEditorNode(self, node):
+        self.logic.SetSegmentEditorNode(node)
+
+    def mrmlSegmentEditorNode(self):
+        return self.logic.GetSegmentEditorNode()
+
+    def setSegmentationNode(self, node):
+        if self._observed:
+            self._observed[0].RemoveObserver(self._observed[1])
+        self.__dict__["_observed"] = (node, node.AddObserver("AnyEvent", lambda *_: self._list())) if node else None
+        if self.logic.GetSegmentEditorNode():
+            self.logic.SetSegmentationNode(node)
+        self._list()
+
+    def segmentationNode(self):
+        return self._observed[0] if self._observed else None
+
+    def segmentationNodeID(self):
+        return self._observed[0].GetID() if self._observed else ""
+
+    def setSourceVolumeNode(self, node):
+        if self.logic.GetSegmentEditorNode():
+            self.logic.SetSourceVolumeNode(node)
+
+    def setCurrentSegmentID(self, segment_id):
+        self.logic.SetCurrentSegmentID(segment_id)
+
+    def saveStateForUndo(self):
+        self.__dict__["_undo_saves"] += 1
+        self.logic.SaveStateForUndo()
+
+    def undo(self):
+        self.logic.Undo()
+
+    def redo(self):
+        self.logic.Redo()
+
+    def setActiveEffect(self, effect):
+        pass
+
+    def updateWidgetFromMRML(self):
+        self._list()
+
+    def setupViewObservations(self):
+        pass
+
+    removeViewObservations = installKeyboardShortcuts = uninstallKeyboardShortcuts = setupViewObservations
+
+    def _list(self):
+        node = self.segmentationNode()
+        segmentation = node.GetSegmentation() if node else None
+        ids = segmentation.GetSegmentIDs() if segmentation else ()
+        self._table.setRowCount(len(ids))
+        for row, segment_id in enumerate(ids):
+            segment = segmentation.GetSegment(segment_id)
+            color = QtWidgets.QTableWidgetItem()
+            color.setBackground(QtGui.QColor.fromRgbF(*segment.GetColor()))
+            self._table.setItem(row, 0, color)
+            self._table.setItem(row, 1, QtWidgets.QTableWidgetItem(segment.GetName()))
+
+
+@standin("dataSelected(vtkStringArray*,vtkCollection*)")
+class qMRMLPlotView(QtWidgets.QLabel):
+    """Draws the chart of a plot view node with vtkChartXY, as the real one does, into a picture."""
+
+    dataSelected = Signal(object, object)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.__dict__.update(_node=None, _observations=[])
+
+    def setMRMLScene(self, scene):
+        pass
+
+    def setMRMLPlotViewNode(self, node):
+        for observed, tag in self._observations:
+            observed.RemoveObserver(tag)
+        self.__dict__.update(_node=node, _observations=[])
+        if node:
+            self._observations.append((node, node.AddObserver("ModifiedEvent", lambda *_: self.update())))
+            self.update()
+
+    def mrmlPlotViewNode(self):
+        return self._node
+
+    def chartNode(self):
+        return slicer.mrmlScene.GetNodeByID(self._node.GetPlotChartNodeID() or "") if self._node else None
+
+    def select(self, row: int):
+        """What a click on point number `row` of the first series does."""
+        names, points, picked = vtk.vtkStringArray(), vtk.vtkCollection(), vtk.vtkIdTypeArray()
+        names.InsertNextValue(self.chartNode().GetNthPlotSeriesNodeID(0))
+        picked.InsertNextValue(row)
+        points.AddItem(picked)
+        self.dataSelected.emit(names, points)
+
+    def draw(self) -> None:
+        """Render the chart into the label; the test host calls it before a picture is taken."""
+        chart_node = self.chartNode()
+        width, height = get(self, "width"), get(self, "height")
+        if chart_node is None or not get(self, "visible") or min(width, height) < 20:
+            return
+        view, chart = vtk.vtkContextView(), vtk.vtkChartXY()
+        view.GetRenderWindow().SetOffScreenRendering(1)
+        view.GetRenderWindow().SetSize(width, height)
+        view.GetRenderer().SetBackground(1, 1, 1)
+        view.GetScene().AddItem(chart)
+        for index in range(chart_node.GetNumberOfPlotSeriesNodes()):
+            series = chart_node.GetNthPlotSeriesNode(index)
+            table = series.GetTableNode()
+            if not table or table.GetTable().GetNumberOfRows() == 0:
+                continue
+            bars = series.GetPlotType() in (series.PlotTypeBar, series.PlotTypeScatterBar)
+            plot = chart.AddPlot(vtk.vtkChart.BAR if bars else vtk.vtkChart.LINE)
+            plot.SetInputData(table.GetTable(), series.GetXColumnName(), series.GetYColumnName())
+            plot.SetColorF(*series.GetColor())
+            plot.SetWidth(series.GetLineWidth())
+            plot.SetLabel(series.GetName())
+            if not bars:
+                plot.SetMarkerStyle({series.MarkerStyleNone: 0}.get(series.GetMarkerStyle(), 4))
+                plot.SetMarkerSize(series.GetMarkerSize())
+                if series.GetLineStyle() == series.LineStyleNone:
+                    plot.GetPen().SetLineType(0)
+        chart.SetShowLegend(chart_node.GetLegendVisibility())
+        chart.GetAxis(1).SetTitle(chart_node.GetXAxisTitle() or "")
+        chart.GetAxis(0).SetTitle(chart_node.GetYAxisTitle() or "")
+        view.GetRenderWindow().Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(view.GetRenderWindow())
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        from vtkmodules.util.numpy_support import vtk_to_numpy
+
+        pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
+        self.setPixmap(QtGui.QPixmap.fromImage(
+            QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()))  # fmt: skip
+
+
+@standin()
+class qMRMLPlotWidget(QtWidgets.QWidget):
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = QtWidgets.QVBoxLayout(self)
+        compact(layout)
+        self.__dict__["_view"] = qMRMLPlotView()
+        layout.addWidget(self._view)
+
+    def setMRMLScene(self, scene):
+        self._view.setMRMLScene(scene)
+
+    def setMRMLPlotViewNode(self, node):
+        self._view.setMRMLPlotViewNode(node)
+
+    def mrmlPlotViewNode(self):
+        return self._view.mrmlPlotViewNode()
+
+    def plotView(self):
+        return self._view
