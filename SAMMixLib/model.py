@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from SAMMixLib.cam import class_activation_map, liver_logit
 from SAMMixLib.config import LITE_MEDSAM, ModelConfig
+from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks.backbone import Backbone
 from SAMMixLib.networks.encoder_head import EncoderHead
 from SAMMixLib.networks.lite_medsam import build_lite_medsam, load_lite_medsam_weights
@@ -41,10 +42,16 @@ class SAMMix(nn.Module):
         self.classifier = classifier
         self.backbone = backbone
 
-    def forward(self, slices: Tensor, boxes: list[Tensor] | None = None) -> SliceOutput:
-        """Segment windowed slices ``[n, 1, S, S]`` in 0..1, by their own CAM boxes or by the given ones."""
-        embeddings = self.backbone.encode(slices) if self.shares_encoder else None
-        maps = self.classify(slices, embeddings)
+    def forward(
+        self, slices: Tensor, boxes: list[Tensor] | None = None, features: Tensor | None = None
+    ) -> SliceOutput:
+        """Segment windowed slices ``[n, 1, S, S]`` in 0..1, by their own CAM boxes or by the given ones.
+
+        `features` is what the backbone's frozen part makes of the slices, where that is known already.
+        """
+        if features is None and self.shares_encoder:
+            features = self.backbone.begin(slices)
+        maps = self.classify(slices, features)
         logit = liver_logit(maps)
         cams = self.activate(maps)
         if boxes is None:
@@ -54,21 +61,27 @@ class SAMMix(nn.Module):
         mask_logits = slices.new_full(cams.shape, torch.finfo(torch.float32).min, dtype=torch.float32)
         predicted_iou = torch.zeros_like(logit)
         if prompted.any():
-            chosen = embeddings[prompted] if embeddings is not None else self.backbone.encode(slices[prompted])
+            chosen = self.embed(slices[prompted], None if features is None else features[prompted])
             prompts = [box for box in boxes if len(box)]
             mask_logits[prompted], predicted_iou[prompted] = self.segment(chosen, prompts, cams[prompted])
         return SliceOutput(logit, cams, boxes, mask_logits, predicted_iou)
 
     @property
     def shares_encoder(self) -> bool:
-        """Whether the classifier is a head on the SAM encoder, so that one encoder pass serves both tasks."""
+        """Whether the classifier is a head on the SAM encoder's frozen part, so that one pass serves both tasks."""
         return self.config.classifier == "encoder_head"
 
-    def classify(self, slices: Tensor, embeddings: Tensor | None = None) -> Tensor:
-        """The classifier R: two class maps ``[n, 2, h, w]`` whose spatial means are its logits."""
-        # The segmentation loss alone shapes the encoder; the head learns on what it finds.
-        seen = slices if embeddings is None else embeddings.detach()
+    def classify(self, slices: Tensor, features: Tensor | None = None) -> Tensor:
+        """The classifier R: two class maps ``[n, 2, h, w]`` whose spatial means are its logits.
+
+        It sees the slices, or where it shares the encoder, the `features` of :meth:`Backbone.begin`.
+        """
+        seen = features if self.shares_encoder else slices
         return self.classifier(seen.to(self.classifier.head.weight.dtype))
+
+    def embed(self, slices: Tensor, features: Tensor | None = None) -> Tensor:
+        """SAM's embeddings ``[n, 256, e, e]`` of slices, the short way where their features are known."""
+        return self.backbone.encode(slices) if features is None else self.backbone.finish(features)
 
     def activate(self, maps: Tensor) -> Tensor:
         """Eq. 4: CAMs ``[n, S, S]``."""
@@ -119,12 +132,15 @@ def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = No
 
         backbone = build_sam(config.backbone, config.backbone_size, base_weights)
     backbone.multimask = config.multimask
+    backbone.image_encoder.split(config.lora_blocks)
     backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
     backbone.prompt_encoder.requires_grad_(False)
     if config.classifier == "resnet38":
         body: nn.Module = ResNet38(width=config.classifier_width)
     else:
-        body = EncoderHead()
+        if config.lora_blocks is None:
+            raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
+        body = EncoderHead(backbone.image_encoder.features_channels)
     return SAMMix(config, CamClassifier(body), backbone)
 
 

@@ -38,6 +38,7 @@ def predict_slices(
     dtype: torch.dtype = torch.float32,
     gating: VolumeConfig | None = None,
     progress: Progress = silent,
+    features: np.ndarray | None = None,
 ) -> SlicePredictions:
     """Segment the slices of a data set, each on its own but for `gating`.
 
@@ -46,6 +47,7 @@ def predict_slices(
             padding, prompts SAM; the classifier's answer is reported but not used. The two must never be mixed.
         dtype: of autocast; float32 is none.
         gating: decide on each patient's slices together, as for a scan, instead of by `presence` alone.
+        features: [n, c, h, w], what the backbone's frozen part makes of the slices, where that is known already.
     """
     if prompt not in PROMPTS:
         raise ValueError(f"prompt {prompt!r} is none of {PROMPTS}")
@@ -57,14 +59,14 @@ def predict_slices(
     if prompt == "oracle":
         given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
     elif gating is not None:
-        given = _gated_boxes(model, dataset, gating, batch_size, device, dtype)
+        given = _gated_boxes(model, dataset, gating, batch_size, device, dtype, features)
     boxes: list[Tensor] = []
     for start in range(0, len(dataset), batch_size):
         part = slice(start, min(start + batch_size, len(dataset)))
         slices = windowed(dataset.images[part], model.config).to(device)
         of_part = None if given is None else [box.to(device) for box in given[part]]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            output = model(slices, of_part)
+            output = model(slices, of_part, known(features, part, device))
         masks[part] = (output.mask_logits > 0).cpu().numpy()
         p_liver[part] = output.logit.sigmoid().cpu().numpy()
         boxes += [box.cpu() for box in output.boxes]
@@ -79,13 +81,18 @@ def _gated_boxes(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
+    features: np.ndarray | None,
 ) -> list[Tensor]:
     """CAM boxes on the slices that pass the gate along z of their patient."""
     p_liver, cams = [], []
     for start in range(0, len(dataset), batch_size):
-        slices = windowed(dataset.images[start : start + batch_size], model.config).to(device)
+        part = slice(start, start + batch_size)
+        slices = windowed(dataset.images[part], model.config).to(device)
+        seen = known(features, part, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            maps = model.classify(slices, model.backbone.encode(slices) if model.shares_encoder else None)
+            if seen is None and model.shares_encoder:
+                seen = model.backbone.begin(slices)
+            maps = model.classify(slices, seen)
         p_liver.append(liver_logit(maps).sigmoid().cpu().numpy())
         cams.append(model.activate(maps).half().cpu())
     p, passed = np.concatenate(p_liver), np.zeros(len(dataset), bool)
@@ -95,6 +102,11 @@ def _gated_boxes(
         passed[own] = gate(p[own], gating.gate_high, gating.gate_low)
     logit = torch.where(torch.from_numpy(passed), torch.inf, -torch.inf)
     return model.prompt(torch.cat(cams).float(), logit)
+
+
+def known(features: np.ndarray | None, which: slice | np.ndarray, device: torch.device) -> Tensor | None:
+    """Some rows of stored features as a tensor; None where nothing is stored."""
+    return None if features is None else torch.from_numpy(np.array(features[which])).float().to(device)
 
 
 def mean_dice(predicted: np.ndarray, reference: np.ndarray) -> float:

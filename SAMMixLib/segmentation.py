@@ -119,7 +119,7 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
     predicted_iou = np.zeros(len(slices), np.float32)
     for done, ks in _batches(encoded, segmenter.batch_size):
         with clock("encode"):
-            embeddings = found.embeddings[ks] if found.embeddings is not None else _encode(segmenter, slices[ks])
+            embeddings = _encode(segmenter, slices[ks], None if found.features is None else found.features[ks])
         with clock("decode"):
             logits, iou, final = _decode(model, embeddings, [boxes[k] for k in ks], found.cams[ks], settings.refine)
         for k, box in zip(ks, final, strict=True):
@@ -159,22 +159,22 @@ def segment_volume(segmenter: Segmenter, volume: Volume, progress: Progress = si
 class _Classified:
     p_liver: np.ndarray  # float32 [k]
     cams: Tensor  # float16 [k, S, S], on the CPU
-    embeddings: Tensor | None  # [k, 256, e, e] of a shared encoder
+    features: Tensor | None  # [k, c, h, w] of a shared encoder
 
 
 def _classify(segmenter: Segmenter, slices: Tensor, progress: Progress) -> _Classified:
     model = segmenter.model
-    p_liver, cams, embeddings = [], [], []
+    p_liver, cams, features = [], [], []
     for done, ks in _batches(range(len(slices)), segmenter.batch_size):
         part = slices[ks].to(segmenter.device)
-        embedded = model.backbone.encode(part) if model.shares_encoder else None
-        maps = model.classify(part, embedded)
+        seen = model.backbone.begin(part) if model.shares_encoder else None
+        maps = model.classify(part, seen)
         p_liver.append(liver_logit(maps).sigmoid().cpu().numpy())
         cams.append(model.activate(maps).half().cpu())
-        if embedded is not None:
-            embeddings.append(embedded)
+        if seen is not None:
+            features.append(seen)
         progress("classify slices", done, len(slices))
-    return _Classified(np.concatenate(p_liver), torch.cat(cams), torch.cat(embeddings) if embeddings else None)
+    return _Classified(np.concatenate(p_liver), torch.cat(cams), torch.cat(features) if features else None)
 
 
 def _prompt(model: SAMMix, found: _Classified, gated: np.ndarray, settings: VolumeConfig) -> list[Tensor]:
@@ -184,8 +184,8 @@ def _prompt(model: SAMMix, found: _Classified, gated: np.ndarray, settings: Volu
     return smooth_boxes(boxes, settings.smooth_boxes) if settings.smooth_boxes else boxes
 
 
-def _encode(segmenter: Segmenter, slices: Tensor) -> Tensor:
-    return segmenter.model.backbone.encode(slices.to(segmenter.device))
+def _encode(segmenter: Segmenter, slices: Tensor, features: Tensor | None) -> Tensor:
+    return segmenter.model.embed(slices.to(segmenter.device), features)
 
 
 def _decode(

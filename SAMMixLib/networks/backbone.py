@@ -72,8 +72,18 @@ class Backbone(nn.Module):
 
     def encode(self, slices: Tensor) -> Tensor:
         """Slices ``[n, 1, S, S]`` in 0..1 to embeddings ``[n, 256, e, e]`` in the encoder's precision."""
-        dtype = next(self.image_encoder.parameters()).dtype
-        return self.image_encoder(self.preprocess(slices).to(dtype))
+        return self.image_encoder(self._input(slices))
+
+    def begin(self, slices: Tensor) -> Tensor:
+        """Slices ``[n, 1, S, S]`` in 0..1 to features ``[n, c, h, w]``, through the part that training never changes."""
+        return self.image_encoder.begin(self._input(slices))
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Features of :meth:`begin` to embeddings ``[n, 256, e, e]``, through the part with the adapters."""
+        return self.image_encoder.finish(features.to(next(self.image_encoder.parameters()).dtype))
+
+    def _input(self, slices: Tensor) -> Tensor:
+        return self.preprocess(slices).to(next(self.image_encoder.parameters()).dtype)
 
     def decode(
         self,

@@ -93,9 +93,41 @@ class WindowAttention(nn.Module):
         return by_row[..., :, None] + by_column[..., None, :]
 
 
-def build_encoder(vit: ViT, image_size: int) -> ImageEncoderViT:
-    """SAM's image encoder for ``[n, 3, image_size, image_size]``, with :class:`WindowAttention`; keys as in SAM's."""
-    encoder = ImageEncoderViT(
+class ImageEncoder(ImageEncoderViT):
+    """SAM's image encoder in two parts: blocks without adapters, and the rest. Keys as in SAM's."""
+
+    frozen_blocks = 0
+
+    def split(self, adapted_blocks: int | None) -> None:
+        """Let :meth:`begin` end where the last `adapted_blocks` blocks start (None: all blocks)."""
+        self.frozen_blocks = 0 if adapted_blocks is None else max(0, len(self.blocks) - adapted_blocks)
+
+    @property
+    def features_channels(self) -> int:
+        """Channels of what :meth:`begin` gives."""
+        return self.pos_embed.shape[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.begin(x))
+
+    def begin(self, x: Tensor) -> Tensor:
+        """The part without adapters: ``[n, 3, image_size, image_size]`` to features ``[n, width, e, e]``."""
+        x = self.patch_embed(x) + self.pos_embed
+        for block in self.blocks[: self.frozen_blocks]:
+            x = block(x)
+        return x.permute(0, 3, 1, 2)
+
+    def finish(self, features: Tensor) -> Tensor:
+        """The rest: from what :meth:`begin` gives to an embedding ``[n, 256, e, e]``."""
+        x = features.permute(0, 2, 3, 1)
+        for block in self.blocks[self.frozen_blocks :]:
+            x = block(x)
+        return self.neck(x.permute(0, 3, 1, 2))
+
+
+def build_encoder(vit: ViT, image_size: int) -> ImageEncoder:
+    """The encoder for ``[n, 3, image_size, image_size]``, with :class:`WindowAttention`."""
+    encoder = ImageEncoder(
         img_size=image_size,
         patch_size=PATCH_SIZE,
         embed_dim=vit.width,

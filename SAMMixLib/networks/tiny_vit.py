@@ -183,6 +183,7 @@ class TinyViT(nn.Module):
                 blocks = [TinyViTBlock(width, HEADS[stage], WINDOWS[stage]) for _ in range(depth)]
             last = stage == len(DEPTHS) - 1
             self.layers.append(Stage(blocks, None if last else PatchMerging(width, WIDTHS[stage + 1], STRIDES[stage])))
+        self.frozen_stages = 0
         self.neck = nn.Sequential(
             nn.Conv2d(WIDTHS[-1], embedding_channels, 1, bias=False),
             LayerNorm2d(embedding_channels),
@@ -190,9 +191,32 @@ class TinyViT(nn.Module):
             LayerNorm2d(embedding_channels),
         )
 
+    def split(self, adapted_blocks: int | None) -> None:
+        """Let :meth:`begin` end where the stages with the last `adapted_blocks` blocks start (None: all stages)."""
+        self.frozen_stages, blocks = len(DEPTHS), 0
+        while self.frozen_stages and (adapted_blocks is None or blocks < adapted_blocks):
+            self.frozen_stages -= 1
+            blocks += DEPTHS[self.frozen_stages]
+
+    @property
+    def features_channels(self) -> int:
+        """Channels of what :meth:`begin` gives."""
+        return WIDTHS[min(self.frozen_stages, len(WIDTHS) - 1)]
+
     def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.begin(x))
+
+    def begin(self, x: Tensor) -> Tensor:
+        """The part without adapters: ``[n, 3, 256, 256]`` to features, ``[n, 320, 64, 64]`` before the last stage."""
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
-        for stage in self.layers:
+        for stage in self.layers[: self.frozen_stages]:
+            x = stage(x)
+        return x
+
+    def finish(self, features: Tensor) -> Tensor:
+        """The rest: from what :meth:`begin` gives to an embedding ``[n, 256, 64, 64]``."""
+        x = features.contiguous(memory_format=torch.channels_last)
+        for stage in self.layers[self.frozen_stages :]:
             x = stage(x)
         return self.neck(x)
 
