@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint scripts
 demo: $(VENV)/.installed
 	$(BIN)/sammix demo -o demo
 
@@ -14,6 +14,12 @@ test: $(VENV)/.installed lint
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Slicer installs the files that are listed.
+scripts:
+	cd SAMMixLib && { sed '/SCRIPTS$$/q' CMakeLists.txt; \
+	  find . -name '*.py' | sed 's|^\./|    |' | LC_ALL=C sort; \
+	  sed -n '/RESOURCES$$/,$$p' CMakeLists.txt; } > CMakeLists.new && mv CMakeLists.new CMakeLists.txt
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and 'SAMMix needs Python 3.10 to 3.13')"
