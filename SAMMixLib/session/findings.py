@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ class Findings:
     """Slices are the k of the axial stack; boxes are inclusive pixel bounds ``(i0, j0, i1, j1)`` at full resolution."""
 
     slices_total: int
-    cam: Path | None  # .nrrd, uint8, on its own grid
+    cam: Path | None  # .nrrd, uint8, on its own grid; until it is in the scene
     boxes: dict[int, list[Box]]
     p_liver: dict[int, float]
     predicted_iou: dict[int, float]
-    area_mm2: dict[int, float]
+    area_mm2: dict[int, float]  # of the segment as it is in the scene, the user's edits included
     slice_mm: float
     review: list[int]  # worst first
     model: str
@@ -30,20 +31,17 @@ class Findings:
     corrected: set[int] = field(default_factory=set)
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> Findings:
-        """The worker's answer to ``segment``. Only a part of the slices may have been looked at."""
-        looked_at = message.get("slices")
-        ks = range(message["slices_total"]) if looked_at is None else looked_at
-        area = _by_slice(message["area_mm2"], ks)
-        total = sum(area.values())
+    def from_message(cls, message: dict[str, Any], slices: list[int] | None, slice_mm: float) -> Findings:
+        """The worker's answer to ``segment``, where only `slices` were looked at if they are given."""
+        ks = range(message["slices_total"]) if slices is None else slices
         return cls(
             slices_total=message["slices_total"],
             cam=Path(message["cam"]) if message.get("cam") else None,
             boxes=_boxes(message["boxes"]),
             p_liver=_by_slice(message["p_liver"], ks),
             predicted_iou=_by_slice(message["predicted_iou"], ks),
-            area_mm2=area,
-            slice_mm=1000 * message["volume_ml"] / total if total else 0.0,
+            area_mm2={},
+            slice_mm=slice_mm,
             review=[int(k) for k in message["review"]],
             model=message.get("model", ""),
             device=message["device"],
@@ -55,13 +53,18 @@ class Findings:
         """Take over the worker's answer to ``resegment``."""
         ks = [int(k) for k in message["slices"]]
         boxes = _boxes(message["boxes"])
-        for k in ks:
-            self.boxes[k] = boxes.get(k, [])
-            self.corrected.add(k)
-            if k in self.review:
-                self.review.remove(k)
+        self.boxes |= {k: boxes.get(k, []) for k in ks}
         self.predicted_iou |= _by_slice(message["predicted_iou"], ks)
-        self.area_mm2 |= _by_slice(message["area_mm2"], ks)
+        self.corrected |= set(ks)
+        self.review = [k for k in self.review if k not in ks]
+
+    def keep(self, before: Findings, ks: set[int]) -> None:
+        """Take over, for slices that were not written anew, what was known before."""
+        for name in ("boxes", "p_liver", "predicted_iou", "area_mm2"):
+            old, new = getattr(before, name), getattr(self, name)
+            new |= {k: old[k] for k in ks if k in old}
+        self.corrected |= before.corrected & ks
+        self.review = [k for k in self.review if k not in ks] + [k for k in before.review if k in ks]
 
     @property
     def volume_ml(self) -> float:
@@ -72,12 +75,6 @@ class Findings:
         ks = [k for k, area in self.area_mm2.items() if area > 0]
         return (min(ks), max(ks)) if ks else None
 
-    def next_review(self, k: int | None) -> int | None:
-        """The slice to look at after slice `k`: the worst first, then on through the list and round again."""
-        if not self.review:
-            return None
-        return self.review[(self.review.index(k) + 1) % len(self.review)] if k in self.review else self.review[0]
-
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """p(liver) and area in mm2 of every slice, float [k]; NaN where nothing was looked at."""
         p, area = np.full((2, self.slices_total), np.nan)
@@ -86,9 +83,7 @@ class Findings:
         return p, area
 
 
-def _by_slice(values: list[float] | dict, ks) -> dict[int, float]:
-    if isinstance(values, dict):
-        return {int(k): float(value) for k, value in values.items()}
+def _by_slice(values: list[float], ks: Iterable[int]) -> dict[int, float]:
     return {int(k): float(value) for k, value in zip(ks, values, strict=True)}
 
 

@@ -38,7 +38,8 @@ class Paces:
 
     def expect(self, device: str, model: str, work: Work) -> dict[str, float]:
         """Seconds that each stage will take."""
-        rates = {**FIRST_GUESS["cpu" if device.startswith("cpu") else "gpu"], **self._learned().get(_key(device, model), {})}
+        guess = FIRST_GUESS["cpu" if device.startswith("cpu") else "gpu"]
+        rates = guess | self._learned().get(_key(device, model), {})
         return {stage: units * rates[stage] for stage, units in work.units().items()}
 
     def learn(self, device: str, model: str, work: Work, spent: dict[str, float]) -> None:
@@ -79,6 +80,10 @@ class Progress:
             self.spent[self.stage] = self.spent.get(self.stage, 0.0) + now - self._since
             self.stage, self._since = stage, now
         self.done, self.total = done, total
+
+    def finish(self, now: float) -> dict[str, float]:
+        """Seconds that each stage took."""
+        return self.spent | {self.stage: self.spent.get(self.stage, 0.0) + now - self._since}
 
     def fraction(self, now: float) -> float:
         before = sum(self.expected[stage] for stage in STAGES[: STAGES.index(self.stage)])

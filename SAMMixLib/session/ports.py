@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from SAMMixLib.session.findings import Findings
 
 
 class Worker(Protocol):
@@ -32,10 +35,12 @@ class Case(Protocol):
     def check(self) -> tuple[bool, str, list[str]]: ...
     def size(self) -> tuple[int, float]: ...  # slices, mm along them
     def current_slice(self) -> int | None: ...
-    def edited_slices(self) -> list[int]: ...
+    def edited_slices(self) -> list[int]: ...  # not as the last result left them
+    def drawn_slices(self) -> list[int]: ...  # of these, those drawn by hand and not by a correction
     def export(self, path: Path) -> Iterator[None]: ...
-    def write(self, mask: Path, slices: list[int] | None) -> Iterator[None]: ...
-    def show(self, result: Any) -> Iterator[None]: ...
+    def write(self, mask: Path, slices: list[int] | None, correction: bool) -> Iterator[None]: ...
+    def areas(self) -> list[float]: ...  # mm2 of each slice of the liver segment
+    def show(self, findings: Findings) -> Iterator[None]: ...
 
 
 class User(Protocol):

@@ -14,6 +14,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 import numpy as np
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
+
 from slicerhost import pythonqt, scripted
 from slicerhost.application import Application
 

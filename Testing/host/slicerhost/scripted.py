@@ -77,8 +77,10 @@ class WithinRange:
 
 
 def parameterNodeWrapper(cls):
-    """Typed properties kept in a vtkMRMLScriptedModuleNode, and their two-way connection to widgets by dynamic property
-    ``SlicerParameterName``. Node parameters are node references; a missing node is None, and is written to the widget."""
+    """Typed properties kept in a vtkMRMLScriptedModuleNode, tied both ways to widgets by ``SlicerParameterName``.
+
+    Node parameters are node references; a missing node is None, and is written to the widget.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
     defaults = {name: vars(cls).get(name) for name in hints}
     for name, hint in hints.items():
@@ -124,11 +126,22 @@ def parameterNodeWrapper(cls):
 
 def _parameter(name: str, kind: type) -> property:
     if issubclass(kind, slicer.vtkMRMLNode):
-        return property(lambda self: self.parameterNode.GetNodeReference(name),
-                        lambda self, node: self.parameterNode.SetNodeReferenceID(name, node.GetID() if node else None))  # fmt: skip
-    parse = {bool: lambda text: text == "True"}.get(kind, kind)
-    return property(lambda self: parse(self.parameterNode.GetParameter(name)),
-                    lambda self, value: self.parameterNode.SetParameter(name, str(value)))  # fmt: skip
+
+        def read(self):
+            return self.parameterNode.GetNodeReference(name)
+
+        def write(self, node):
+            self.parameterNode.SetNodeReferenceID(name, node.GetID() if node else None)
+    else:
+        parse = {bool: lambda text: text == "True"}.get(kind, kind)
+
+        def read(self):
+            return parse(self.parameterNode.GetParameter(name))
+
+        def write(self, value):
+            self.parameterNode.SetParameter(name, str(value))
+
+    return property(read, write)
 
 
 class _Connector:

@@ -6,6 +6,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
+
 from slicerhost.pythonqt import get, standin
 
 
@@ -227,8 +228,11 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
     """Undo, redo and the parameter node are Slicer's own logic; effects are buttons that do nothing."""
 
     currentSegmentIDChanged = Signal(str)
-    maximumNumberOfUndoStates = Property(int, lambda self: self.logic.GetMaximumNumberOfUndoStates(),
-                                         lambda self, count: self.logic.SetMaximumNumberOfUndoStates(count))  # fmt: skip
+    maximumNumberOfUndoStates = Property(
+        int,
+        lambda self: self.logic.GetMaximumNumberOfUndoStates(),
+        lambda self, count: self.logic.SetMaximumNumberOfUndoStates(count),
+    )
     segmentationNodeSelectorVisible = stored(bool, "segmentationNodeSelectorVisible", True)
     sourceVolumeNodeSelectorVisible = stored(bool, "sourceVolumeNodeSelectorVisible", True)
     switchToSegmentationsButtonVisible = stored(bool, "switchToSegmentationsButtonVisible", True)

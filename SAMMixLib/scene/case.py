@@ -1,0 +1,220 @@
+"""One CT with its liver segmentation, and all that is drawn over them: the scene as a session and a widget see it.
+
+It is the ``Case`` of ``SAMMixLib.session.ports``. Work that would make the windows stutter comes in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import slicer
+
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.scene.boxes import boxNode, setEditable, showBox, watchBox
+from SAMMixLib.scene.chart import showChart
+from SAMMixLib.scene.edits import editedSlices, rememberResult
+from SAMMixLib.scene.geometry import RAS_TO_LPS, ijkToRas, stackToRas, toStack
+from SAMMixLib.scene.hygiene import helper
+from SAMMixLib.scene.navigate import currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
+from SAMMixLib.scene.segments import createSegmentation, readLiver, writeLiver
+from SAMMixLib.scene.volume import checkVolume, importMask
+
+if TYPE_CHECKING:
+    from SAMMixLib.session.findings import Box, Findings
+
+CHUNK_BYTES = 4 << 20
+NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
+
+
+class Overlays(Protocol):
+    """What is to be drawn; the module's parameter node is one."""
+
+    heatMap: bool
+    legend: bool
+    opacity: float
+    threshold: float
+    box: bool
+
+
+class Case:
+    """A volume node with the segmentation node that takes its liver; None for one that is made with the first result.
+
+    Args:
+        saveStateForUndo: called once before each write, for the Segment Editor's undo.
+        editorNode: the Segment Editor's parameters, whose masking limits what is written.
+    """
+
+    def __init__(
+        self, volumeNode, segmentationNode, overlays: Overlays, saveStateForUndo: Callable[[], None], editorNode=None
+    ):
+        self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
+        self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
+        self._checked: tuple = ()
+        self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
+        self._stopWatching: Callable[[], None] | None = None
+
+    # What a session asks
+
+    @property
+    def key(self) -> str:
+        image = self.volumeNode.GetImageData()
+        scalars = image and image.GetPointData().GetScalars()
+        return f"{self.volumeNode.GetID()} {scalars.GetMTime() if scalars else 0}"
+
+    def check(self) -> tuple[bool, str, list[str]]:
+        """As ``checkVolume``, which looks at every voxel: done again only when voxels or grid have changed."""
+        seen = (self.key, self.volumeNode.GetName(), ijkToRas(self.volumeNode).tobytes())
+        if self._checked[:1] != (seen,):
+            self._checked = (seen, checkVolume(self.volumeNode))
+        return self._checked[1]
+
+    def size(self) -> tuple[int, float]:
+        """Slices of the axial stack, and its length in mm."""
+        slices = toStack(slicer.util.arrayFromVolume(self.volumeNode), self.volumeNode).shape[0]
+        return slices, slices * float(np.linalg.norm(stackToRas(self.volumeNode)[:3, 2]))
+
+    def current_slice(self) -> int | None:
+        return currentSlice(self.volumeNode)
+
+    def edited_slices(self) -> list[int]:
+        """Slices that are not as the last result left them, corrections by box included."""
+        if self.segmentationNode is None:
+            return []
+        return editedSlices(self.segmentationNode, self.volumeNode)
+
+    def drawn_slices(self) -> list[int]:
+        """The edited slices that were drawn by hand: a correction by box leaves out those that it wrote itself."""
+        edited = self.edited_slices()
+        if not edited:
+            return []
+        liver = self._liver()
+        return [k for k in edited if self._corrections.get(k) != np.packbits(liver[k]).tobytes()]
+
+    def export(self, path: Path) -> Iterator[None]:
+        """Write the voxels, on the node's own grid without parent transform, to an uncompressed NRRD file.
+
+        Raises:
+            OSError: the file cannot be written whole.
+        """
+        array = np.ascontiguousarray(slicer.util.arrayFromVolume(self.volumeNode))
+        rows = max(1, CHUNK_BYTES * len(array) // array.nbytes)
+        with path.open("wb") as file:
+            file.write(_nrrdHeader(array, RAS_TO_LPS @ ijkToRas(self.volumeNode)).encode())
+            for start in range(0, len(array), rows):
+                file.write(array[start : start + rows])
+                yield
+
+    def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
+        """Write a mask file into the liver segment: one state of the undo.
+
+        Raises:
+            SAMMixError: the volume is gone or changed its grid, or the segmentation cannot take the mask. Nothing has
+                changed then.
+        """
+        if self.volumeNode.GetScene() is None:
+            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+        array = importMask(mask, self.volumeNode)
+        yield
+        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
+            self.segmentationNode = createSegmentation(self.volumeNode)
+        else:
+            self._saveStateForUndo()
+        yield
+        writeLiver(array, self.volumeNode, self.segmentationNode, slices, self.editorNode)
+        yield
+        if correction:
+            liver = self._liver()
+            self._corrections |= {k: np.packbits(liver[k]).tobytes() for k in slices}
+        else:
+            rememberResult(self.segmentationNode, self.volumeNode, slices)
+        yield
+
+    def areas(self) -> list[float]:
+        """mm2 of the liver segment in each slice."""
+        if self.segmentationNode is None:
+            return [0.0] * self.size()[0]
+        columns = stackToRas(self.volumeNode)[:3, :2]
+        pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
+        return (np.count_nonzero(self._liver(), axis=(1, 2)) * pixel).tolist()
+
+    def show(self, findings: Findings) -> Iterator[None]:
+        """Draw heat map, chart and box of what was found."""
+        if findings.cam is not None:
+            loadCam(findings.cam, self.volumeNode)
+            yield
+        p, area = findings.curves()
+        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+        yield
+        self.draw(findings)
+
+    # What the widget asks
+
+    def draw(self, findings: Findings | None) -> None:
+        """Bring heat map and box into line with the overlays that the user wants and the slice that is looked at."""
+        cam = helper(self.volumeNode, "cam")
+        if cam is not None:
+            setThreshold(cam, self._overlays.threshold)
+            if self._overlays.heatMap:
+                showCam(cam, self._overlays.opacity)
+                legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam)
+                legend.SetVisibility(self._overlays.legend)
+            else:
+                hideCam(cam)
+        if findings is not None:
+            k = self.current_slice()
+            boxes = findings.boxes.get(k, []) if self._overlays.box else []
+            showBox(boxNode(self.volumeNode), self.volumeNode, k, boxes[0] if boxes else None)
+
+    def hide(self) -> None:
+        """Take heat map and box from the views; the user's own foreground comes back."""
+        self.editBox(None)
+        if (cam := helper(self.volumeNode, "cam")) is not None:
+            hideCam(cam)
+        if (box := helper(self.volumeNode, "box")) is not None:
+            box.GetDisplayNode().SetVisibility(False)
+
+    def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
+        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it."""
+        if self._stopWatching is not None:
+            self._stopWatching()
+            self._stopWatching = None
+        box = boxNode(self.volumeNode) if dragged else helper(self.volumeNode, "box")
+        if box is not None:
+            setEditable(box, dragged is not None)
+        if dragged is not None:
+            self._stopWatching = watchBox(box, self.volumeNode, dragged)
+
+    def chartNode(self):
+        return helper(self.volumeNode, "chart")
+
+    def jump(self, k: int) -> None:
+        jumpToSlice(self.volumeNode, k)
+
+    def jumpToReview(self, findings: Findings) -> None:
+        """Go to the next slice where the model is unsure, the worst first."""
+        if (k := nextToReview(findings.review, self.current_slice())) is not None:
+            self.jump(k)
+
+    def _liver(self) -> np.ndarray:
+        return toStack(readLiver(self.segmentationNode, self.volumeNode), self.volumeNode)
+
+
+def _nrrdHeader(array: np.ndarray, toLps: np.ndarray) -> str:
+    vectors = [f"({','.join(f'{value!r}' for value in column)})" for column in toLps[:3].T.tolist()]
+    return "\n".join([
+        "NRRD0004",
+        f"type: {NRRD_TYPES.get(array.dtype.name, array.dtype.name)}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, array.shape[::-1]))}",
+        f"space directions: {' '.join(vectors[:3])}",
+        "kinds: domain domain domain",
+        f"endian: {'little' if np.little_endian else 'big'}",
+        "encoding: raw",
+        f"space origin: {vectors[3]}",
+        "\n",
+    ])  # fmt: skip

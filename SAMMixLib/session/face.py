@@ -1,0 +1,107 @@
+"""How the panel looks: for each widget of the ``.ui`` file, the properties that depend on what goes on."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from SAMMixLib.session import texts
+from SAMMixLib.session.pace import CLASSIFY, SEGMENT, WRITE
+from SAMMixLib.session.ports import Case
+from SAMMixLib.session.session import Session, State
+
+STEPS = 1000  # of the progress bar
+DOING = {
+    State.STARTING: "Starting",
+    State.LOADING: "Loading the model",
+    State.IMPORTING: "Writing the segment",
+    State.CANCELLING: "Cancelling",
+}
+STAGES = {CLASSIFY: "Looking for the liver", SEGMENT: "Segmenting", WRITE: "Finishing"}
+
+Look = dict[str, dict[str, Any]]
+"""widget name -> property -> value"""
+
+
+def look(session: Session, case: Case | None) -> Look:
+    """The panel's state. Without a case there is no volume to work on."""
+    ok, reason, warnings = case.check() if case else (False, "Choose a CT volume.", [])
+    findings = session.found.get(case.key) if case else None
+    k = case.current_slice() if case else None
+    can_correct = bool(case) and k is not None and session.can_correct(case)
+    to_review = len(findings.review) if findings else 0
+    cancel = session.busy and not session.correcting
+    return {
+        "noticeLabel": _text("" if session.busy else reason if case and not ok else "\n".join(warnings)),
+        "segmentButton": {
+            "text": "Cancelling" if session.state is State.CANCELLING else "Cancel" if cancel else "Segment Liver",
+            "enabled": session.state in (State.STARTING, State.LOADING, State.RUNNING) if cancel else ok,
+            "toolTip": "Stop; the scene stays as it is" if cancel else reason or "Segment the liver in this CT",
+        },
+        "estimateLabel": _text(_estimate(session, case) if ok and not session.busy else ""),
+        "progressBar": _progress(session),
+        "resultLabel": _text(texts.result_line(findings) if findings else ""),
+        "statusLabel": _text(_error(session)),
+        "volumeSelector": {"enabled": not session.busy},
+        "segmentationSelector": {"enabled": not session.busy},
+        "modelSelector": {"enabled": not session.busy},
+        "deviceSelector": {"enabled": not session.busy},
+        "unloadButton": {"enabled": session.loaded and not session.busy},
+        "sliceLabel": {"text": texts.slice_line(findings, k) if findings and k is not None else ""},
+        "reviewButton": {
+            "text": f"Next to review ({to_review})" if to_review else "Nothing to review",
+            "enabled": to_review > 0,
+        },
+        "editBoxButton": {"enabled": can_correct},
+        "noLiverButton": {"enabled": can_correct},
+        "liverButton": {"enabled": can_correct},
+        "hintLabel": _text(_hint(session, case)),
+    }
+
+
+def changes(before: Look, after: Look) -> Look:
+    """What of `after` is not so already."""
+    return {
+        name: fresh
+        for name, properties in after.items()
+        if (fresh := {key: value for key, value in properties.items() if before.get(name, {}).get(key) != value})
+    }
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"text": text, "visible": bool(text)}
+
+
+def _estimate(session: Session, case: Case) -> str:
+    name = session.device_name()
+    found = {device["name"]: device["text"] for device in session.settings.devices}
+    device = found.get(name, "CPU" if name == "cpu" else name)
+    return f"{device}: about {texts.duration(session.expected_seconds(case))} for this scan"
+
+
+def _progress(session: Session) -> dict[str, Any]:
+    if not session.busy or session.correcting:
+        return {"visible": False, "value": 0, "format": ""}
+    fraction, left = session.progress()
+    stage, done, total = session.stage()
+    doing = DOING.get(session.state) or STAGES.get(stage, "Working")
+    if session.state is State.RUNNING and total:
+        doing += f", {done} of {total}"
+    if session.state in (State.STARTING, State.LOADING, State.RUNNING):
+        doing += f" \u2013 {texts.duration(left)} left"
+    return {"visible": True, "value": round(STEPS * fraction), "format": doing}
+
+
+def _error(session: Session) -> str:
+    if not session.error:
+        return ""
+    log = f' <a href="{session.log.as_uri()}">Show the log</a>' if session.log else ""
+    return f'<span style="color: #c62828">{escape(session.error)}</span>{log}'
+
+
+def _hint(session: Session, case: Case | None) -> str:
+    if case is None or case.key not in session.found:
+        return "Segment the liver first."
+    if not session.can_correct(case):
+        return "The model does not hold this scan any more: to correct it by boxes, press Segment Liver."
+    return "Edit box: drag its corners in a slice view; the slice is segmented again at once."
