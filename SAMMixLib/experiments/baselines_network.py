@@ -1,0 +1,95 @@
+"""What the baseline networks of Table 1 are trained with, and how they segment a data set of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from SAMMixLib.config import ModelConfig
+from SAMMixLib.networks.unet import build_unet
+from SAMMixLib.networks.weights import load_strictly, load_tensors
+from SAMMixLib.prediction import SlicePredictions
+from SAMMixLib.progress import Progress, silent
+from SAMMixLib.slices import SliceDataset
+from SAMMixLib.windowing import windowed
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A network with its loss.
+
+    The network maps slices ``[n, 1, S, S]`` to mask logits ``[n, 1 or 2, S, S]``; one that `classifies` gives logits
+    ``[n, 2]`` of no liver and liver with them, and has a method ``classify`` for those alone.
+    """
+
+    build: Callable[[], nn.Module]
+    dice: float  # weight of the Dice loss
+    cross_entropy: float  # weight of the pixels' cross entropy; of the slices' where the network classifies
+    learning_rate: float
+    batch_size: int
+    classifies: bool = False
+
+
+BASELINES = {
+    "unet": Baseline(build_unet, dice=1.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=16),
+}
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Logits ``[n, 1 or 2, ...]`` to the log-odds of liver, float32 ``[n, ...]``: a softmax of two is a sigmoid."""
+    logits = logits.float()
+    return logits[:, -1] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+class NetworkPredictor:
+    """Segments slices with a baseline network; nothing but the image goes in, so the prompt source is ``cam``.
+
+    Args:
+        network: a baseline network on its device.
+        config: window and size of a slice.
+        dtype: of autocast; float32 is none.
+    """
+
+    def __init__(self, network: nn.Module, config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+        self.network, self.config, self.dtype = network, config, dtype
+
+    # Not inference_mode: MultiMix needs the gradient of its classification.
+    @torch.no_grad()
+    def __call__(self, dataset: SliceDataset, progress: Progress = silent, batch_size: int = 8) -> SlicePredictions:
+        """Masks and p(liver) of each slice, without boxes.
+
+        A network that only segments sees liver in a slice as surely as in its surest pixel, so p(liver) >= 0.5 where
+        its mask is not empty.
+        """
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        size = self.config.size
+        masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
+        for start in range(0, len(dataset), batch_size):
+            part = slice(start, min(start + batch_size, len(dataset)))
+            slices = windowed(dataset.images[part], self.config).to(device)
+            with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+                output = self.network(slices)
+            logits, classes = output if isinstance(output, tuple) else (output, None)
+            logits = log_odds(logits)
+            logit = logits.amax(dim=(1, 2)) if classes is None else log_odds(classes)
+            masks[part] = (logits >= 0).cpu().numpy()
+            p_liver[part] = logit.sigmoid().cpu().numpy()
+            progress("segment slices", part.stop, len(dataset))
+        return SlicePredictions(masks, p_liver, boxes=[])
+
+
+def load_network(name: str, weights: Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The baseline network with the weights of a file.
+
+    Raises:
+        SAMMixError: the file is missing or damaged, or holds the weights of another network.
+    """
+    network = BASELINES[name].build()
+    load_strictly(network, load_tensors(weights), str(weights))
+    return network.to(device)
