@@ -14,7 +14,7 @@ import slicer
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.boxes import boxNode, setEditable, showBox, watchBox
-from SAMMixLib.scene.chart import showChart
+from SAMMixLib.scene.chart import showChart, sliceOfPoint
 from SAMMixLib.scene.edits import editedSlices, rememberResult
 from SAMMixLib.scene.geometry import RAS_TO_LPS, ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
@@ -44,12 +44,18 @@ class Case:
     """A volume node with the segmentation node that takes its liver; None for one that is made with the first result.
 
     Args:
+        overlays: what to draw; nothing by default.
         saveStateForUndo: called once before each write, for the Segment Editor's undo.
         editorNode: the Segment Editor's parameters, whose masking limits what is written.
     """
 
     def __init__(
-        self, volumeNode, segmentationNode, overlays: Overlays, saveStateForUndo: Callable[[], None], editorNode=None
+        self,
+        volumeNode,
+        segmentationNode=None,
+        overlays: Overlays | None = None,
+        saveStateForUndo: Callable[[], None] = lambda: None,
+        editorNode=None,
     ):
         self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
         self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
@@ -143,11 +149,12 @@ class Case:
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""
+        if self._overlays is None:
+            return
         if findings.cam is not None:
             loadCam(findings.cam, self.volumeNode)
             yield
-        p, area = findings.curves()
-        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+        self.drawChart(findings)
         yield
         self.draw(findings)
 
@@ -168,6 +175,22 @@ class Case:
             k = self.current_slice()
             boxes = findings.boxes.get(k, []) if self._overlays.box else []
             showBox(boxNode(self.volumeNode), self.volumeNode, k, boxes[0] if boxes else None)
+
+    def drawChart(self, findings: Findings) -> None:
+        p, area = findings.curves()
+        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+
+    def bringIntoView(self) -> None:
+        """Show the volume in the slice views, where the red one does not show it already."""
+        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+        if red is not None and red.GetBackgroundVolumeID() != self.volumeNode.GetID():
+            slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
+
+    def watchSegment(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever the voxels of the segmentation change; gives back a function that ends it."""
+        segmentation = self.segmentationNode.GetSegmentation()
+        tag = segmentation.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, lambda *_: callback())
+        return lambda: segmentation.RemoveObserver(tag)
 
     def hide(self) -> None:
         """Take heat map and box from the views; the user's own foreground comes back."""
@@ -193,6 +216,11 @@ class Case:
 
     def jump(self, k: int) -> None:
         jumpToSlice(self.volumeNode, k)
+
+    def jumpToPoint(self, seriesId: str, row: int) -> None:
+        """Go to the slice of a point that was clicked in the chart."""
+        if (k := sliceOfPoint(seriesId, row)) is not None:
+            self.jump(k)
 
     def jumpToReview(self, findings: Findings) -> None:
         """Go to the next slice where the model is unsure, the worst first."""

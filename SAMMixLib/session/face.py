@@ -55,7 +55,7 @@ def look(session: Session, case: Case | None) -> Look:
         "editBoxButton": {"enabled": can_correct},
         "noLiverButton": {"enabled": can_correct},
         "liverButton": {"enabled": can_correct},
-        "hintLabel": _text(_hint(session, case)),
+        "hintLabel": {"text": _hint(session, case)},
     }
 
 

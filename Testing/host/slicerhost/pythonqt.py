@@ -30,7 +30,7 @@ def install() -> None:
     if "qt" in sys.modules:
         return
     for module in (QtCore, QtGui, QtWidgets):
-        vars(qt).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
+        vars(qt).update({name: getattr(module, name) for name in dir(module) if not name.startswith("_")})
     QObject.name = _property("objectName")
     QObject.className = lambda self: getattr(type(self), "standin_for", None) or self.metaObject().className()
     for cls in _classes():

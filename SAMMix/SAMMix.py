@@ -1,0 +1,228 @@
+"""The SAMMix module: what Slicer asks of a scripted module. The panel's tabs are in ``SAMMixLib.widgets``."""
+
+import os
+import shutil
+import sys
+from types import SimpleNamespace
+from typing import Annotated
+
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class SAMMix(ScriptedLoadableModule):
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("SAMMix")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations", "Markups", "Plots"]
+        parent.contributors = ["SAMMix developers"]
+        parent.helpText = _("Segments the liver in CT without clicks (SAM-Mix). For research only, not for diagnosis.")
+        parent.acknowledgementText = _(
+            "The method is by Ward and Imran, Annotation-Efficient Task Guidance for Medical Segment Anything (2025)."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer a public CT and the project's own phantom in the Sample Data module."""
+    addLibraryToPath()
+    from SAMMixLib.scene.sample_data import register
+
+    register()
+
+
+def addLibraryToPath():
+    """In the source tree only this file's folder is on the path, and ``SAMMixLib`` lies beside it."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.isdir(os.path.join(folder, "SAMMixLib")) and folder not in sys.path:
+        sys.path.append(folder)
+
+
+@parameterNodeWrapper
+class SAMMixParameters:
+    """Kept in the scene: what is segmented, and what is drawn over it."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    heatMap: bool = True
+    legend: bool = True
+    box: bool = True
+    opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.4
+    threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.3
+
+
+class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.parameters = self.parametersTag = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = SAMMixLogic()
+        from SAMMixLib.widgets.models_tab import ModelsTab
+        from SAMMixLib.widgets.segment_tab import SegmentTab
+
+        panel = slicer.util.loadUI(self.resourcePath("UI/SAMMix.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        session = self.logic.newSession(lambda question: slicer.util.confirmYesNoDisplay(question, _("SAMMix")))
+        self.segmentTab = SegmentTab(self.ui, session, self.install)
+        self.modelsTab = ModelsTab(self.ui, session.settings, self.segmentTab.update)
+        self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.ui.segmentEditor.setMRMLScene(slicer.mrmlScene)
+        self.initializeParameters()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+
+    def enter(self):
+        self.initializeParameters()
+        self.modelsTab.refresh()
+        self.segmentTab.enter(warmUp=not self.logic.missing())
+
+    def exit(self):
+        self.segmentTab.exit()
+        self.disconnectParameters()
+
+    def cleanup(self):
+        self.segmentTab.exit()
+        self.segmentTab.close()
+        self.disconnectParameters()
+        self.removeObservers()
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self.segmentTab.session.forget()
+        self.disconnectParameters()
+        self.segmentTab.setParameters(None)
+
+    def onSceneChanged(self, caller=None, event=None):
+        if self.parent.isEntered:
+            self.initializeParameters()
+            self.ui.segmentEditor.updateWidgetFromMRML()
+
+    def initializeParameters(self):
+        from SAMMixLib.scene.singletons import firstVolume
+
+        self.setParameters(self.logic.getParameterNode())
+        if not self.parameters.inputVolume:
+            self.parameters.inputVolume = firstVolume()
+
+    def setParameters(self, parameters):
+        self.disconnectParameters()
+        self.parameters = parameters
+        self.parametersTag = parameters.connectGui(self.ui)
+        self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
+        self.segmentTab.setParameters(parameters)
+
+    def disconnectParameters(self):
+        if self.parameters:
+            self.parameters.disconnectGui(self.parametersTag)
+            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
+        self.parameters = None
+
+    def onParameters(self, caller=None, event=None):
+        self.segmentTab.onParameters()
+
+    def install(self):
+        """Whether the worker has what it needs; asks before anything is downloaded."""
+        try:
+            self.logic.install(slicer.util.confirmOkCancelDisplay)
+        except RuntimeError as error:
+            slicer.util.errorDisplay(str(error), _("SAMMix"))
+        return not self.logic.missing()
+
+
+class SAMMixLogic(ScriptedLoadableModuleLogic):
+    """The module without its panel, for scripts: see :meth:`process`."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        addLibraryToPath()
+        self.requirements = os.path.join(os.path.dirname(__file__), "Resources", "requirements.txt")
+        self.session = None
+
+    def getParameterNode(self):
+        return SAMMixParameters(super().getParameterNode())
+
+    def missing(self):
+        """Python packages that the worker needs and Slicer does not have yet."""
+        from SAMMixLib.install import missing
+
+        return missing(self.requirements)
+
+    def install(self, ask):
+        """Install what is missing, if ``ask(question)`` says yes.
+
+        Raises:
+            RuntimeError: it cannot be installed; the message says why.
+        """
+        from SAMMixLib.errors import Cancelled, SAMMixError
+        from SAMMixLib.install import ensure
+
+        try:
+            ensure(self.requirements, ask)
+        except SAMMixError as error:
+            raise RuntimeError(str(error)) from None
+        except Cancelled:
+            pass
+
+    def newSession(self, ask):
+        """A session with its own worker process, which starts when it is first needed."""
+        from SAMMixLib.worker.client import WorkerClient
+
+        from SAMMixLib.session.session import Session
+        from SAMMixLib.session.settings import Settings
+
+        command = [shutil.which("PythonSlicer") or sys.executable, "-m", "SAMMixLib.worker"]
+        return Session(lambda: WorkerClient(command), SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
+
+    def process(self, volume, segmentation=None, model=None, device=None):
+        """Segment the liver of a volume node and wait for it; the windows stay alive.
+
+        Args:
+            segmentation: takes the liver segment; a new node by default.
+            model, device: as in the module's panel; those chosen there by default.
+
+        Returns:
+            The segmentation node. The worker stays for the next volume, until :meth:`close`.
+
+        Raises:
+            RuntimeError: packages are missing, or it failed; the message says why.
+        """
+        from SAMMixLib.scene.case import Case
+
+        if missing := self.missing():
+            raise RuntimeError(f"missing: {', '.join(missing)}; press Segment Liver in the module once to install them")
+        if self.session is None:
+            self.session = self.newSession(lambda question: True)
+        if model:
+            self.session.settings.model = model
+        if device:
+            self.session.settings.device = device
+        case = Case(volume, segmentation)
+        self.session.segment(case)
+        while self.session.busy:
+            self.session.tick()
+            slicer.app.processEvents()
+        if self.session.error:
+            raise RuntimeError(self.session.error)
+        return case.segmentationNode
+
+    def close(self):
+        """End the worker process and give back its memory."""
+        if self.session is not None:
+            self.session.unload()
