@@ -32,3 +32,17 @@ class SegmentationResult:
     model_name: str = ""
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Resegmentation:
+    """Some slices of the last segmented volume, segmented again by other boxes.
+
+    Boxes are inclusive pixel bounds ``(i0, j0, i1, j1)`` on the slice at full resolution.
+    """
+
+    slices: list[int]  # their k in the axial stack, n of them
+    mask: np.ndarray  # bool [n, j, i]
+    boxes: list[list[tuple[int, int, int, int]]]  # that led to the mask
+    predicted_iou: np.ndarray  # float32 [n]; 0 where there was no box
+    area_mm2: np.ndarray  # float32 [n]

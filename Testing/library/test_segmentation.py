@@ -17,7 +17,8 @@ from SAMMixLib.gating import gate
 from SAMMixLib.metrics import score_masks
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
-from SAMMixLib.segmentation import Segmenter, largest_component, smooth_boxes
+from SAMMixLib.scan import largest_component, smooth_boxes
+from SAMMixLib.segmentation import Segmenter
 from SAMMixLib.volume import read_volume, write_mask
 
 
@@ -77,17 +78,18 @@ def test_cancel_stops_between_batches(segmenter, phantom, tmp_path):
         segmenter.segment(read_volume(tmp_path / "ct.mha"), stop)
 
 
-def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, phantom, tmp_path, monkeypatch):
     sizes = []
 
-    def full(which, volume, progress):
-        sizes.append(which.batch_size)
+    def full(slices, embeddings):
+        sizes.append(len(slices))
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("SAMMixLib.segmentation.segment_volume", full)
+    sitk.WriteImage(phantom.ct, str(tmp_path / "ct.mha"))
+    monkeypatch.setattr(segmenter.model, "classify", full)
     small = replace(segmenter, batch_size=4)
     with pytest.raises(SAMMixError, match="not enough memory"):
-        small.segment(None)
+        small.segment(read_volume(tmp_path / "ct.mha"))
     assert sizes == [4, 2, 1]
 
 
