@@ -1,0 +1,64 @@
+"""Which slices the user changed since the last result, so that a new run can ask before it writes over them.
+
+A hash of every slice of the result lies in a tag of the liver segment: it is saved with the segment in
+any scene or ``.seg.nrrd``, follows it into another segmentation, and an undo takes it back together with the voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import vtk
+
+from SAMMixLib.scene.geometry import toStack
+from SAMMixLib.scene.segments import findLiver, readLiver
+
+TAG = "SAMMix.result"
+
+
+def rememberResult(segmentationNode, volumeNode, slices: Iterable[int] | None = None) -> None:
+    """Take the liver segment as it stands for a result of ours, in the given slices k or in all.
+
+    To be called after the result of a run was written. Not after a correction (a box that the user dragged, "no liver
+    here"): such a slice then counts as the user's, and a new run asks before it writes over it.
+    """
+    liver = findLiver(segmentationNode)
+    if liver is None:
+        return
+    hashes = _hashes(readLiver(segmentationNode, volumeNode), volumeNode)
+    if slices is not None:
+        known = _known(segmentationNode, len(hashes))
+        for k in slices:
+            known[k] = hashes[k]
+        hashes = known
+    segmentationNode.GetSegmentation().GetSegment(liver).SetTag(TAG, ",".join(hashes))
+
+
+def editedSlices(segmentationNode, volumeNode) -> list[int]:
+    """The slices k of the liver segment that are not as the last result left them.
+
+    Where there was no result of ours (the user drew the liver, or it came from elsewhere) these are all slices with
+    liver.
+    """
+    if findLiver(segmentationNode) is None:
+        return []
+    hashes = _hashes(readLiver(segmentationNode, volumeNode), volumeNode)
+    return [k for k, known in enumerate(_known(segmentationNode, len(hashes))) if known != hashes[k]]
+
+
+def _known(segmentationNode, count: int) -> list[str]:
+    """The hashes of the last result; those of empty slices where there is none for a stack of this size."""
+    text = vtk.reference("")
+    segment = segmentationNode.GetSegmentation().GetSegment(findLiver(segmentationNode))
+    known = str(text).split(",") if segment.GetTag(TAG, text) else []
+    return known if len(known) == count else [""] * count
+
+
+def _hashes(mask: np.ndarray, volumeNode) -> list[str]:
+    """A short hash of each slice of the stack, nothing for a slice without liver."""
+    return [
+        hashlib.blake2b(np.packbits(one).tobytes(), digest_size=8).hexdigest() if one.any() else ""
+        for one in toStack(mask, volumeNode)
+    ]

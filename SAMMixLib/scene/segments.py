@@ -1,0 +1,208 @@
+"""The liver segment: found by its SNOMED code, written without touching its neighbours, read back voxel for voxel."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.scene.geometry import ijkToRas, nodeToNode, toStack
+from SAMMixLib.scene.hygiene import place
+from SAMMixLib.segnrrd import LIVER_COLOR, LIVER_NAME, LIVER_TERMINOLOGY
+
+CODES = ("SCT^10200004^", "SRT^T-62000^")  # the liver in SNOMED CT, and as Slicer before 5.0 wrote it
+LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
+SAME_VOXEL = 0.01  # voxels by which two grids may differ through rounding and still be one
+
+
+def createSegmentation(volumeNode):
+    """A new, empty segmentation node for the volume, in the volume's folder of the subject hierarchy."""
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} liver")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    place(node, volumeNode)
+    return node
+
+
+def findLiver(segmentationNode) -> str | None:
+    """The id of the segment whose type is the liver by its code, whatever its name; a lesion in the liver is not."""
+    segmentation = segmentationNode.GetSegmentation()
+    for segmentId in segmentation.GetSegmentIDs():
+        fields = segmentation.GetSegment(segmentId).GetTerminology().split("~")
+        if len(fields) > 2 and fields[2].startswith(CODES):
+            return segmentId
+    return None
+
+
+def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[int] | None = None, editor=None):
+    """Write the liver segment, adding it where there is none.
+
+    No voxel of another segment changes, and none is claimed that another segment holds, unless the user lets segments
+    overlap. The segment's own name, colour and closed surface stay.
+
+    Args:
+        mask: bool or uint8 [z, y, x], the volume node's own array.
+        slices: the k of the axial stack to write; the segment keeps its voxels in all others. All by default.
+        editor: the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) limits what
+            is written, and whose overwrite mode "allow overlap" lets the liver overlap its neighbours.
+
+    Raises:
+        SAMMixError: the mask is not of the volume's size, or the segmentation holds segments on another grid, or
+            surfaces instead of label maps. Nothing is changed then.
+    """
+    mask = np.asarray(mask) != 0
+    if mask.shape != volumeNode.GetImageData().GetDimensions()[::-1]:
+        raise SAMMixError(f"a mask of {mask.shape[::-1]} voxels is not of the size of {volumeNode.GetName()}")
+    if segmentationNode.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
+        raise SAMMixError(f"{segmentationNode.GetName()}: holds surfaces, not label maps; choose another segmentation")
+    liver = findLiver(segmentationNode)
+    neighbours = [each for each in _filled(segmentationNode) if each != liver]
+    if not neighbours and slices is None:
+        segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
+    others = np.zeros_like(mask)
+    for each in neighbours:
+        others |= _voxels(segmentationNode, each, grid, mask.shape)
+
+    current = np.zeros_like(mask)
+    if liver and (neighbours or slices is not None):
+        current = _voxels(segmentationNode, liver, grid, mask.shape)
+    new = mask
+    if slices is not None:
+        new = current.copy()
+        rows = list(slices)
+        toStack(new, volumeNode)[rows] = toStack(mask, volumeNode)[rows]
+    if editor is not None:
+        new = np.where(_editable(editor, segmentationNode, volumeNode, grid), new, current)
+    if editor is None or editor.GetOverwriteMode() != editor.OverwriteNone:
+        new = new & (current | ~others)
+    _store(new, grid, segmentationNode, liver or _addLiver(segmentationNode))
+    segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+
+
+def readLiver(segmentationNode, volumeNode) -> np.ndarray:
+    """The liver segment as uint8 [z, y, x] of the volume node's array; zeros where there is none.
+
+    Exact where both share one grid. Elsewhere (one was moved since, or hardened by a non-linear transform) the segment
+    is resampled onto the volume, nearest neighbour, through the parent transforms of both.
+    """
+    shape = volumeNode.GetImageData().GetDimensions()[::-1]
+    liver = findLiver(segmentationNode)
+    if liver not in _filled(segmentationNode):
+        return np.zeros(shape, np.uint8)
+    try:
+        grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
+        return _voxels(segmentationNode, liver, grid, shape).view(np.uint8)
+    except SAMMixError:
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, liver, volumeNode)
+
+
+def volumeInMl(mask: np.ndarray, volumeNode) -> float:
+    """Millilitres of a mask on the volume node's own grid, that is in the scanner's millimetres."""
+    return float(np.count_nonzero(mask) * abs(np.linalg.det(ijkToRas(volumeNode)[:3, :3])) / 1000)
+
+
+def _filled(segmentationNode) -> list[str]:
+    """The segments that hold any voxel."""
+    labelmaps = {i: _labelmap(segmentationNode, i) for i in segmentationNode.GetSegmentation().GetSegmentIDs()}
+    return [i for i, image in labelmaps.items() if image and not image.IsEmpty() and _isOn(segmentationNode, i).any()]
+
+
+def _labelmap(segmentationNode, segmentId: str):
+    """The segment's own or shared label map, not copied; None where it has none."""
+    return segmentationNode.GetSegmentation().GetSegment(segmentId).GetRepresentation(LABELMAP)
+
+
+def _isOn(segmentationNode, segmentId: str) -> np.ndarray:
+    """bool [z, y, x] over the extent of the segment's label map."""
+    image = _labelmap(segmentationNode, segmentId)
+    values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    return values == segmentationNode.GetSegmentation().GetSegment(segmentId).GetLabelValue()
+
+
+def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A segment as bool [z, y, x] of ``shape`` on ``grid`` ([4, 4], voxel index -> mm in the segmentation's RAS)."""
+    voxels = np.zeros(shape, bool)
+    if segmentId not in _filled(segmentationNode):
+        return voxels
+    image = _labelmap(segmentationNode, segmentId)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    extent = np.reshape(image.GetExtent(), (3, 2)).T
+    toGrid = np.linalg.inv(grid) @ slicer.util.arrayFromVTKMatrix(matrix)
+    shift = np.rint(toGrid[:3, 3]).astype(int)
+    corners = np.array(list(itertools.product(*extent.T)))
+    if np.abs(corners @ toGrid[:3, :3].T + toGrid[:3, 3] - corners - shift).max() > SAME_VOXEL:
+        name = segmentationNode.GetSegmentation().GetSegment(segmentId).GetName()
+        raise SAMMixError(
+            f"{segmentationNode.GetName()}: its segment {name} lies on another grid than the volume; "
+            "choose another segmentation, or a new one"
+        )
+    first, last = extent + shift
+    low, high = np.maximum(first, 0), np.minimum(last + 1, shape[::-1])
+    if (low < high).all():
+        inside = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        cut = tuple(slice(*ends) for ends in zip(low - first, high - first, strict=True))
+        voxels[inside[::-1]] = _isOn(segmentationNode, segmentId)[cut[::-1]]
+    return voxels
+
+
+def _image(array: np.ndarray, grid: np.ndarray):
+    """An oriented image of the whole array's bounding box of voxels that are not zero."""
+    image = slicer.vtkOrientedImageData()
+    bounds = [np.flatnonzero(array.any(axis=other)) for other in ((0, 1), (0, 2), (1, 2))]
+    extent = [end for each in bounds for end in (each[0], each[-1])]
+    box = tuple(slice(low, high + 1) for low, high in zip(extent[4::-2], extent[5::-2], strict=True))
+    image.SetExtent(extent)
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid))
+    voxels = numpy_to_vtk(np.ascontiguousarray(array[box]).astype(np.uint8).ravel(), deep=True)
+    image.GetPointData().SetScalars(voxels)
+    return image
+
+
+def _editable(editor, segmentationNode, volumeNode, grid: np.ndarray) -> np.ndarray:
+    """bool [z, y, x]: where the Segment Editor's masking lets the user edit the liver."""
+    array = slicer.util.arrayFromVolume(volumeNode)
+    reference = slicer.vtkOrientedImageData()
+    reference.ShallowCopy(volumeNode.GetImageData())
+    reference.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid))
+    forbidden = slicer.vtkOrientedImageData()
+    intensities = [reference, editor.GetSourceVolumeIntensityMaskRange()]
+    segmentationNode.GenerateEditMask(
+        forbidden,
+        editor.GetMaskMode(),
+        reference,
+        findLiver(segmentationNode) or "",
+        editor.GetMaskSegmentID() or "",
+        *(intensities if editor.GetSourceVolumeIntensityMask() else ()),
+    )
+    return vtk_to_numpy(forbidden.GetPointData().GetScalars()).reshape(array.shape) == 0
+
+
+def _addLiver(segmentationNode) -> str:
+    segmentation = segmentationNode.GetSegmentation()
+    segmentId = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(LIVER_NAME), LIVER_NAME, LIVER_COLOR)
+    segmentation.GetSegment(segmentId).SetTerminology(LIVER_TERMINOLOGY)
+    return segmentId
+
+
+def _store(mask: np.ndarray, grid: np.ndarray, segmentationNode, segmentId: str) -> None:
+    """Put the mask into a label map of the liver's own, so that no other segment's can change."""
+    segmentation = segmentationNode.GetSegmentation()
+    surface = segmentation.ContainsRepresentation(SURFACE)
+    segmentation.SeparateSegmentLabelmap(segmentId)
+    if mask.any():
+        slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
+            _image(mask, grid), segmentationNode, segmentId
+        )
+    else:
+        segmentation.ClearSegment(segmentId)
+    if surface:
+        segmentationNode.CreateClosedSurfaceRepresentation()

@@ -1,0 +1,122 @@
+"""A volume node as the input: is it a CT that can be segmented, and its voxels as a file for the worker."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+
+from SAMMixLib.dicom import MAX_SHEAR
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.scene.geometry import RAS_TO_LPS, axialOrder, ijkToRas
+from SAMMixLib.scene.hygiene import isHelper
+from SAMMixLib.volume import mask_on_grid, read_mask
+
+TILT = 15.0  # degrees between a slice and the axial plane from which on the user is told
+
+
+def checkVolume(volumeNode) -> tuple[bool, str, list[str]]:
+    """Whether the node can be segmented.
+
+    Returns:
+        ok; the reason in one line where it cannot; warnings, one line each, where the result may be poor.
+    """
+    if volumeNode is None:
+        return False, "Choose a CT volume.", []
+    name = volumeNode.GetName()
+    if isHelper(volumeNode):
+        return False, f"{name}: is drawn by SAMMix itself; choose the CT.", []
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        return False, f"{name}: is a label map; choose the CT.", []
+    image = volumeNode.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        return False, f"{name}: holds no voxels; load it again.", []
+    if (components := image.GetNumberOfScalarComponents()) > 1:
+        return False, f"{name}: {components} values a voxel (colour, or a series); choose one 3D CT volume.", []
+    matrix = ijkToRas(volumeNode)[:3, :3]
+    spacing = np.linalg.norm(matrix, axis=0)
+    if not np.isfinite(matrix).all() or not spacing.all():
+        return False, f"{name}: its voxel spacing is zero or not a number; repair it in the Volumes module.", []
+    lean = np.abs((matrix / spacing).T @ (matrix / spacing) - np.eye(3)).max()
+    if lean > MAX_SHEAR:
+        degrees = math.degrees(math.asin(min(lean, 1.0)))
+        return False, f"{name}: its axes are sheared by {degrees:.1f} degrees (gantry tilt); resample it first.", []
+    lowest, highest = image.GetScalarRange()
+    if not highest - lowest >= 50:
+        return False, f"{name}: its values span only {lowest:g} to {highest:g}; a mask or a scaled image, not HU.", []
+    return True, "", _warnings(volumeNode, lowest, highest)
+
+
+def exportVolume(volumeNode, path: str | Path) -> Path:
+    """Write the node's voxels, as they are, on the node's own grid (no parent transform) to an uncompressed NRRD file.
+
+    Raises:
+        SAMMixError: the node fails :func:`checkVolume`, or the file cannot be written.
+    """
+    path = Path(path)
+    ok, reason, _ = checkVolume(volumeNode)
+    if not ok:
+        raise SAMMixError(reason)
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        sitk.WriteImage(_image(volumeNode, slicer.util.arrayFromVolume(volumeNode)), str(temporary), False)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError):
+        raise SAMMixError(f"{path}: cannot be written; is the disk full?") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def importMask(path: str | Path, volumeNode) -> np.ndarray:
+    """A mask file on the volume's grid as uint8 [z, y, x] of the node's array; nothing is resampled.
+
+    Raises:
+        SAMMixError: the file is damaged, or lies on another grid.
+    """
+    size = volumeNode.GetImageData().GetDimensions()
+    return mask_on_grid(read_mask(path), _image(volumeNode, np.zeros(size[::-1], np.uint8)))
+
+
+def _image(volumeNode, array: np.ndarray) -> sitk.Image:
+    matrix = RAS_TO_LPS @ ijkToRas(volumeNode)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
+    return image
+
+
+def _warnings(volumeNode, lowest: float, highest: float) -> list[str]:
+    name, warnings = volumeNode.GetName(), []
+    modality = _modality(volumeNode)
+    if modality not in ("", "CT"):
+        warnings.append(f"{name}: its DICOM modality is {modality}, not CT; the mask will mean nothing.")
+    sample = slicer.util.arrayFromVolume(volumeNode).ravel()[::17]
+    if np.count_nonzero((sample > -1100) & (sample < -200)) < 0.001 * sample.size:
+        warnings.append(
+            f"{name}: no air among its values of {lowest:g} to {highest:g}; unless it is cut to the body, it is no CT "
+            "in HU (an MR, or without its offset of -1024)."
+        )
+    axes, _ = axialOrder(volumeNode)
+    if axes[0] != 2:
+        warnings.append(f"{name}: not an axial stack; its {'IJ'[axes[0]]} axis, nearest to superior, counts as slices.")
+    matrix = ijkToRas(volumeNode)[:3, :3]
+    normal = np.cross(matrix[:, axes[1]], matrix[:, axes[2]])
+    tilt = math.degrees(math.acos(min(1.0, abs(normal[2]) / np.linalg.norm(normal))))
+    if tilt > TILT:
+        warnings.append(f"{name}: its slices are tilted by {tilt:.0f} degrees; the model knows axial slices.")
+    return warnings
+
+
+def _modality(volumeNode) -> str:
+    """The DICOM modality that Slicer keeps at the volume or its series, or nothing."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(volumeNode)
+    return hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""

@@ -1,0 +1,95 @@
+"""A real MRML scene without the application, from the wheel ``slicer-core``; these tests skip where it is missing."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install slicer-core)")
+import vtk  # noqa: E402
+
+SLICE_VIEWS = ("Red", "Yellow", "Green")
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """One scene with the logics that Slicer's own modules bring, behind the names ``slicer.util`` looks for."""
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    home = tmp_path_factory.mktemp("home")
+    colors = home / "share" / "ColorFiles"
+    colors.mkdir(parents=True)  # the wheel brings none of Slicer's color files
+    ramp = "".join(f"{n} {n} {n} {n // 2} {255 - n} 255\n" for n in range(256))
+    (colors / "Inferno.txt").write_text(ramp)
+    application.SetHomeDirectory(str(home))
+    application.SetShareDirectory("share")
+    application.SetTemporaryPath(str(tmp_path_factory.mktemp("temporary")))
+    application.SetMRMLScene(scene)
+    application.GetColorLogic().SetMRMLScene(scene)
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+    modules = {"volumes": slicer.vtkSlicerVolumesLogic(), "segmentations": slicer.vtkSlicerSegmentationsModuleLogic()}
+    modules["colors"] = slicer.vtkSlicerColorLogic()
+    for logic in modules.values():
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+    slicer.mrmlScene = scene
+    slicer.modules = types.SimpleNamespace(
+        **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}
+    )
+    return types.SimpleNamespace(scene=scene, application=application, colors=modules["colors"])
+
+
+@pytest.fixture
+def scene(host):
+    """The scene, emptied but for colours and slice views; whatever VTK or MRML reports during the test fails it."""
+    log = vtk.vtkStringOutputWindow()
+    vtk.vtkOutputWindow.SetInstance(log)
+    host.scene.Clear(True)
+    host.colors.AddDefaultColorNodes()
+    host.scene.AddNode(slicer.vtkMRMLCrosshairNode())
+    addSliceViews(host.scene)
+    yield host.scene
+    reported = log.GetOutput()
+    vtk.vtkOutputWindow.SetInstance(None)
+    assert not reported, reported
+
+
+def addSliceViews(scene) -> None:
+    for name in SLICE_VIEWS:
+        for kind in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode"):
+            node = scene.CreateNodeByClass(kind)
+            node.SetLayoutName(name)
+            node.SetName(name)
+            node.SetSingletonTag(name)
+            if kind == "vtkMRMLSliceNode":
+                node.SetDimensions(256, 256, 1)
+                node.SetOrientation({"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}[name])
+            scene.AddNode(node)
+
+
+@pytest.fixture
+def makeVolume(scene):
+    """A CT-like volume node from an array [z, y, x] (or a shape), a matrix index -> RAS and a parent transform."""
+
+    def make(array=(6, 8, 10), matrix=None, transform=None, name="CT"):
+        if isinstance(array, tuple):
+            array = np.random.default_rng(0).integers(-1024, 400, array).astype(np.int16)
+        matrix = np.diag([-0.7, -0.8, 2.5, 1.0]) if matrix is None else matrix
+        node = slicer.util.addVolumeFromArray(array, matrix, name)
+        if transform is not None:
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        return node
+
+    return make
+
+
+@pytest.fixture
+def linearTransform(scene):
+    def make(matrix, name="T"):
+        node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        return node
+
+    return make
