@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from SAMMixLib.config import ModelConfig
+from SAMMixLib.networks.multimix import MultiMix
+from SAMMixLib.networks.transunet import TransUNet
 from SAMMixLib.networks.unet import build_unet
 from SAMMixLib.networks.weights import load_strictly, load_tensors
 from SAMMixLib.prediction import SlicePredictions
@@ -36,7 +38,9 @@ class Baseline:
 
 
 BASELINES = {
-    "unet": Baseline(build_unet, dice=1.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=16),
+    "unet": Baseline(build_unet, dice=1.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=8),
+    "transunet": Baseline(TransUNet, dice=0.5, cross_entropy=0.5, learning_rate=1e-4, batch_size=4),
+    "multimix": Baseline(MultiMix, dice=5.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=8, classifies=True),
 }
 
 
