@@ -182,13 +182,15 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
 
     def newSession(self, ask):
         """A session with its own worker process, which starts when it is first needed."""
-        from SAMMixLib.worker.client import WorkerClient
-
         from SAMMixLib.session.session import Session
         from SAMMixLib.session.settings import Settings
 
-        command = [shutil.which("PythonSlicer") or sys.executable, "-m", "SAMMixLib.worker"]
-        return Session(lambda: WorkerClient(command), SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
+        def newWorker():
+            from SAMMixLib.worker.client import WorkerClient
+
+            return WorkerClient([shutil.which("PythonSlicer") or sys.executable, "-m", "SAMMixLib.worker"])
+
+        return Session(newWorker, SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
 
     def process(self, volume, segmentation=None, model=None, device=None):
         """Segment the liver of a volume node and wait for it; the windows stay alive.

@@ -18,6 +18,7 @@ from SAMMixLib.scene.navigate import RED
 
 Box = tuple[int, int, int, int]
 ROLE = "box"
+COLOR = (1.0, 0.85, 0.0)
 
 
 def boxNode(volumeNode):
@@ -32,6 +33,9 @@ def boxNode(volumeNode):
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
         display.SetRotationHandleVisibility(False)
+        for paint in (display.SetColor, display.SetSelectedColor, display.SetActiveColor):
+            paint(*COLOR)
+        display.SetGlyphScale(0.0)  # no dot in the middle of the liver; the handles have a size of their own
         display.SetVisibility(False)
         adopt(node, volumeNode, ROLE)
         setEditable(node, False)

@@ -26,6 +26,7 @@ from SAMMixLib.scene.volume import checkVolume, importMask
 if TYPE_CHECKING:
     from SAMMixLib.session.findings import Box, Findings
 
+FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
 CHUNK_BYTES = 4 << 20
 NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
 
@@ -127,6 +128,7 @@ class Case:
         yield
         if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
             self.segmentationNode = createSegmentation(self.volumeNode)
+            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
         else:
             self._saveStateForUndo()
         yield

@@ -31,6 +31,8 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
     if chart is None:
         chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{volumeNode.GetName()} liver along z")
         chart.SetTitle(f"Liver along z in {volumeNode.GetName()}")
+        chart.SetTitleVisibility(False)
+        chart.SetLegendVisibility(False)  # it would cover the curves; the panel says what they are
         chart.SetXAxisTitle("slice")
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0.0, 1.05)

@@ -12,6 +12,7 @@ import slicer
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.geometry import RAS_TO_LPS
 from SAMMixLib.scene.hygiene import adopt, helper
+from SAMMixLib.scene.navigate import RED
 
 ROLE = "cam"
 COLORS = "vtkMRMLColorTableNodeFileInferno.txt"
@@ -88,6 +89,10 @@ def _dress(node) -> None:
     legend.SetTitleText("CAM")
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(6)
+    legend.SetSize(0.09, 0.35)
+    legend.GetTitleTextProperty().SetFontSize(16)
+    legend.GetLabelTextProperty().SetFontSize(14)
+    legend.AddViewNodeID(RED)  # one legend is enough
     legend.SetVisibility(False)
 
 

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from SAMMixLib.session import texts
+from SAMMixLib.session.findings import Findings
 from SAMMixLib.session.pace import CLASSIFY, SEGMENT, WRITE
 from SAMMixLib.session.ports import Case
 from SAMMixLib.session.session import Session, State
@@ -47,6 +48,7 @@ def look(session: Session, case: Case | None) -> Look:
         "modelSelector": {"enabled": not session.busy},
         "deviceSelector": {"enabled": not session.busy},
         "unloadButton": {"enabled": session.loaded and not session.busy},
+        "chartLabel": {"text": _chart_legend(findings)},
         "sliceLabel": {"text": texts.slice_line(findings, k) if findings and k is not None else ""},
         "reviewButton": {
             "text": f"Next to review ({to_review})" if to_review else "Nothing to review",
@@ -90,6 +92,15 @@ def _progress(session: Session) -> dict[str, Any]:
     if session.state in (State.STARTING, State.LOADING, State.RUNNING):
         doing += f" \u2013 {texts.duration(left)} left"
     return {"visible": True, "value": round(STEPS * fraction), "format": doing}
+
+
+def _chart_legend(findings: Findings | None) -> str:
+    """Rich text with the colours of the chart's curves."""
+    if findings is None:
+        return ""
+    largest = max(findings.area_mm2.values(), default=0) / 100
+    entries = (("#1f78b5", "p(liver)"), ("#de8266", f"area / {largest:.0f} cm\u00b2"), ("#d62829", "to review"))
+    return "&nbsp;&nbsp;".join(f'<span style="color: {color}">\u25a0</span> {text}' for color, text in entries)
 
 
 def _error(session: Session) -> str:

@@ -23,6 +23,7 @@ class ModelsTab:
         self.ui, self._settings, self._changed = ui, settings, changed
         self._rows: list[Row] = []
         ui.modelsTable.verticalHeader().hide()
+        ui.modelsTable.horizontalHeader().setStretchLastSection(True)
         ui.modelsTable.connect("itemSelectionChanged()", self.onSelected)
         ui.modelSelector.connect("activated(int)", self.onChosen)
         ui.verifyModelButton.connect("clicked()", self.onVerify)

@@ -60,6 +60,22 @@ class IOManager:
         return type(node).__name__
 
 
+def _add_inferno(scene) -> None:
+    """The colour table of heat maps, which the application reads from a file that slicer-core does not carry."""
+    from matplotlib import colormaps
+
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetTypeToUser()
+    node.SetName("Inferno")
+    node.SetSingletonTag("FileInferno.txt")
+    node.SetNumberOfColors(256)
+    for index in range(256):
+        node.SetColor(index, str(index), *colormaps["inferno"](index))
+    node.SetSaveWithScene(False)
+    node.SetHideFromEditors(True)
+    scene.AddNode(node)
+
+
 class Application:
     """What modules ask of ``slicer.app``; the scene and the logics behind it are Slicer's own."""
 
@@ -86,6 +102,7 @@ class Application:
         logic.SetMRMLScene(self.scene)
         logic.GetColorLogic().SetMRMLScene(self.scene)
         logic.GetColorLogic().AddDefaultColorNodes()
+        _add_inferno(self.scene)
         logic.SetTemporaryPath(self.temporaryPath)
         logic.SetSliceLogics(vtk.vtkCollection())
         logic.SetViewLogics(vtk.vtkCollection())
@@ -102,7 +119,7 @@ class Application:
     def _add_module_logic(self, name: str, logic) -> None:
         if hasattr(logic, "SetMRMLApplicationLogic"):
             logic.SetMRMLApplicationLogic(self._logic)
-        title = "".join(part for part in (type(logic).__name__[len("vtkSlicer"):],)).removesuffix("Logic")  # fmt: skip
+        title = type(logic).__name__.removeprefix("vtkSlicer").removesuffix("Logic")
         self._logic.SetModuleLogic({"Color": "Colors"}.get(title, title.removesuffix("Module")), logic)
         logic.SetMRMLScene(self.scene)
         setattr(self.modules, name, types.SimpleNamespace(name=name, logic=lambda: logic))

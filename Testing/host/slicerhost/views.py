@@ -152,7 +152,7 @@ class LayoutManager:
     threeDViewCount = 1
     layout = 3
 
-    def __init__(self, application_logic, scene, size: tuple[int, int] = (390, 330)):
+    def __init__(self, application_logic, scene, size: tuple[int, int] = (394, 430)):
         orientations = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
         self.views = {name: SliceView(application_logic, scene, name, orientation, size)
                       for name, orientation in orientations.items()}  # fmt: skip
