@@ -59,12 +59,13 @@ def nodeToNode(source, target) -> np.ndarray:
     one, other = source.GetParentTransformNode(), target.GetParentTransformNode()
     if one is other:
         return np.eye(4)
-    matrix = vtk.vtkMatrix4x4()
-    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(one, other, matrix):
+    if not (one or other).IsTransformToNodeLinear(other if one else None):
         raise SAMMixError(
             f"{target.GetName()}: a non-linear transform lies between it and {source.GetName()}; "
             "put both under the same transform"
         )
+    matrix = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(one, other, matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 

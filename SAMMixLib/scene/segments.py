@@ -25,8 +25,8 @@ def createSegmentation(volumeNode):
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} liver")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     place(node, volumeNode)
     return node
 
@@ -155,10 +155,12 @@ def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int
 
 
 def _image(array: np.ndarray, grid: np.ndarray):
-    """An oriented image of the whole array's bounding box of voxels that are not zero."""
+    """An oriented image of the bounding box of the voxels that are not zero; of one voxel where all are."""
     image = slicer.vtkOrientedImageData()
-    bounds = [np.flatnonzero(array.any(axis=other)) for other in ((0, 1), (0, 2), (1, 2))]
-    extent = [end for each in bounds for end in (each[0], each[-1])]
+    slabs = array.any(axis=2)
+    where = [array.any(axis=(0, 1)), slabs.any(axis=0), slabs.any(axis=1)]
+    bounds = [np.flatnonzero(each) if each.any() else (0,) for each in where]
+    extent = [int(end) for each in bounds for end in (each[0], each[-1])]
     box = tuple(slice(low, high + 1) for low, high in zip(extent[4::-2], extent[5::-2], strict=True))
     image.SetExtent(extent)
     image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid))
@@ -198,11 +200,6 @@ def _store(mask: np.ndarray, grid: np.ndarray, segmentationNode, segmentId: str)
     segmentation = segmentationNode.GetSegmentation()
     surface = segmentation.ContainsRepresentation(SURFACE)
     segmentation.SeparateSegmentLabelmap(segmentId)
-    if mask.any():
-        slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
-            _image(mask, grid), segmentationNode, segmentId
-        )
-    else:
-        segmentation.ClearSegment(segmentId)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(_image(mask, grid), segmentationNode, segmentId)
     if surface:
         segmentationNode.CreateClosedSurfaceRepresentation()

@@ -13,6 +13,22 @@ import vtk  # noqa: E402
 SLICE_VIEWS = ("Red", "Yellow", "Green")
 
 
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _enterHierarchy(scene, event, node) -> None:
+    """What the subject hierarchy's plugin logic, which is Qt, does in the application."""
+    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors():
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _leaveHierarchy(scene, event, node) -> None:
+    if node.IsA("vtkMRMLStorableNode"):
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        if item := hierarchy.GetItemByDataNode(node):
+            hierarchy.RemoveItem(item, False, False)
+
+
 @pytest.fixture(scope="session")
 def host(tmp_path_factory):
     """One scene with the logics that Slicer's own modules bring, behind the names ``slicer.util`` looks for."""
@@ -22,7 +38,8 @@ def host(tmp_path_factory):
     colors = home / "share" / "ColorFiles"
     colors.mkdir(parents=True)  # the wheel brings none of Slicer's color files
     ramp = "".join(f"{n} {n} {n} {n // 2} {255 - n} 255\n" for n in range(256))
-    (colors / "Inferno.txt").write_text(ramp)
+    for name in ("Inferno", "GenericColors"):
+        (colors / f"{name}.txt").write_text(ramp)
     application.SetHomeDirectory(str(home))
     application.SetShareDirectory("share")
     application.SetTemporaryPath(str(tmp_path_factory.mktemp("temporary")))
@@ -31,9 +48,12 @@ def host(tmp_path_factory):
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     modules = {"volumes": slicer.vtkSlicerVolumesLogic(), "segmentations": slicer.vtkSlicerSegmentationsModuleLogic()}
     modules["colors"] = slicer.vtkSlicerColorLogic()
+    application.SetModuleLogic("Colors", modules["colors"])
     for logic in modules.values():
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
+    scene.AddObserver(scene.NodeAddedEvent, _enterHierarchy)
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _leaveHierarchy)
     slicer.mrmlScene = scene
     slicer.modules = types.SimpleNamespace(
         **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}

@@ -1,0 +1,113 @@
+"""Masks and boxes on random geometries: what is written is read back, voxel for voxel and pixel for pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slicer
+from geometries import Geometry, geometries
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from SAMMixLib.scene.boxes import boxNode, readBox, showBox
+from SAMMixLib.scene.geometry import stackShape, stackToRas, toStack
+from SAMMixLib.scene.navigate import currentSlice, jumpToSlice
+from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, writeLiver
+from SAMMixLib.scene.volume import exportVolume, importMask
+from SAMMixLib.volume import Volume, read_volume, write_mask
+
+FIFTY = settings(
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture
+def fresh(scene):
+    """Empties the scene between the examples of one test."""
+
+    def clear() -> None:
+        for name in ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTransformNode", "vtkMRMLMarkupsNode"):
+            for node in slicer.util.getNodesByClass(name):
+                scene.RemoveNode(node)
+
+    return clear
+
+
+@FIFTY
+@given(geometries())
+def test_masks_come_back_identical(fresh, geometry: Geometry):
+    fresh()
+    volume, mask = geometry.volume(), geometry.mask()
+    node = createSegmentation(volume)
+    writeLiver(mask, volume, node)
+    assert np.array_equal(readLiver(node, volume), mask)
+    if mask.any():  # as Slicer itself exports it
+        assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, findLiver(node), volume), mask)
+
+
+@FIFTY
+@given(geometries(), st.data())
+def test_single_slices_leave_the_others_and_the_neighbours_as_they_are(fresh, geometry: Geometry, data):
+    fresh()
+    volume = geometry.volume()
+    node = createSegmentation(volume)
+    tumour = addSegment(node, volume, "tumour", neighbour := geometry.mask(0.5)[::-1])
+    before = geometry.mask() & ~neighbour
+    writeLiver(before, volume, node)
+    slices = data.draw(st.sets(st.integers(0, stackShape(volume)[0] - 1)))
+    writeLiver(new := ~before, volume, node, slices)
+    expected = before.copy()
+    toStack(expected, volume)[list(slices)] = toStack(new & ~neighbour, volume)[list(slices)]
+    assert np.array_equal(readLiver(node, volume), expected)
+    assert np.array_equal(segmentArray(node, volume, tumour), neighbour)
+
+
+@FIFTY
+@given(geometries(), st.data())
+def test_a_box_survives_the_roi(fresh, geometry: Geometry, data):
+    fresh()
+    volume = geometry.volume()
+    slices, rows, columns = stackShape(volume)
+    i0, i1 = sorted(data.draw(st.tuples(*[st.integers(0, columns - 1)] * 2)))
+    j0, j1 = sorted(data.draw(st.tuples(*[st.integers(0, rows - 1)] * 2)))
+    k = data.draw(st.integers(0, slices - 1))
+    roi = boxNode(volume)
+    showBox(roi, volume, k, (i0, j0, i1, j1))
+    assert readBox(roi, volume) == (k, (i0, j0, i1, j1))
+
+
+@FIFTY
+@given(geometries(), st.data())
+def test_the_view_shows_the_slice_it_jumped_to(fresh, geometry: Geometry, data):
+    fresh()
+    volume = geometry.volume()
+    k = data.draw(st.integers(0, stackShape(volume)[0] - 1))
+    jumpToSlice(volume, k)
+    assert currentSlice(volume) == k
+
+
+@FIFTY
+@given(geometries(warped=False))
+def test_the_library_sees_the_same_stack_and_its_mask_comes_back(fresh, tmp_path, geometry: Geometry):
+    fresh()
+    geometry = Geometry((9, 9, *geometry.shape[2:]), geometry.matrix, geometry.parents, geometry.warp, geometry.seed)
+    volume, mask = geometry.volume(), geometry.mask()
+    read: Volume = read_volume(exportVolume(volume, tmp_path / "ct.nrrd"))
+    stack = read.axial()
+    assert np.array_equal(stack.array, toStack(slicer.util.arrayFromVolume(volume), volume))
+    corner = stackToRas(volume)[:3, 3] * [-1, -1, 1]  # of the stack, in LPS
+    index = read.image.TransformPhysicalPointToContinuousIndex(corner.tolist())
+    assert np.allclose(index, [0 if f in (None, 0) else f for f in np.rint(index)], atol=1e-6)
+    write_mask(stack.to_grid(toStack(mask, volume)), tmp_path / "mask.nrrd")
+    assert np.array_equal(importMask(tmp_path / "mask.nrrd", volume), mask)
+
+
+def addSegment(node, volume, name: str, mask: np.ndarray) -> str:
+    """A segment as the Segment Editor makes one: in the label map that the segments share."""
+    segmentId = node.GetSegmentation().AddEmptySegment(name, name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segmentId, volume)
+    return segmentId
+
+
+def segmentArray(node, volume, segmentId: str) -> np.ndarray:
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, volume)
