@@ -155,11 +155,16 @@ def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int
 
 
 def _image(array: np.ndarray, grid: np.ndarray):
-    """An oriented image of the bounding box of the voxels that are not zero; of one voxel where all are."""
+    """An oriented image of the bounding box of the voxels that are not zero.
+
+    Without any it holds 2 x 2 x 2 zeros: Slicer cannot make a surface of less.
+    """
     image = slicer.vtkOrientedImageData()
+    if not array.any():
+        array = np.zeros((2, 2, 2), bool)
     slabs = array.any(axis=2)
     where = [array.any(axis=(0, 1)), slabs.any(axis=0), slabs.any(axis=1)]
-    bounds = [np.flatnonzero(each) if each.any() else (0,) for each in where]
+    bounds = [np.flatnonzero(each) if each.any() else (0, 1) for each in where]
     extent = [int(end) for each in bounds for end in (each[0], each[-1])]
     box = tuple(slice(low, high + 1) for low, high in zip(extent[4::-2], extent[5::-2], strict=True))
     image.SetExtent(extent)

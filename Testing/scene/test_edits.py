@@ -60,8 +60,8 @@ def test_a_correction_counts_as_the_users(case):
     assert editedSlices(node, volume) == [3]
 
 
-def test_a_liver_that_is_not_ours_is_the_users_in_every_slice_that_holds_it(case, makeVolume):
-    volume, node, mask = case
+def test_a_liver_that_is_not_ours_is_the_users_in_every_slice_that_holds_it(case):
+    volume, node, _ = case
     node.GetSegmentation().GetSegment(findLiver(node)).RemoveTag("SAMMix.result")
     assert editedSlices(node, volume) == [1, 2, 3, 4, 5]
     assert editedSlices(createSegmentation(volume), volume) == []
