@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import slicer
 
+from SAMMixLib.scene.foreground import giveBack
+
 FOLDER = "SAMMix"
 ROLE = "SAMMix.role"  # node attribute: what a helper is for
 VOLUME = "SAMMix.volume"  # node reference: the volume it belongs to
@@ -13,8 +15,7 @@ def adopt(node, volumeNode, role: str) -> None:
     """Make a node, and its display nodes, a helper of a volume; there may be one for each role."""
     node.SetAttribute(ROLE, role)
     node.SetNodeReferenceID(VOLUME, volumeNode.GetID())
-    displays = [node.GetNthDisplayNode(n) for n in range(getattr(node, "GetNumberOfDisplayNodes", int)())]
-    for each in (node, *displays):
+    for each in (node, *_displays(node)):
         each.SetSaveWithScene(False)
         each.SetHideFromEditors(True)
     place(node, volumeNode)
@@ -56,10 +57,16 @@ def removeHelpers(volumeNode=None) -> None:
     """Remove the helper nodes of a volume (of all volumes by default), and every folder that this leaves empty."""
     hierarchy = _hierarchy()
     for node in helpers(volumeNode):
+        giveBack(node)
         parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
-        slicer.mrmlScene.RemoveNode(node)
+        for each in (*_displays(node), node):
+            slicer.mrmlScene.RemoveNode(each)
         if hierarchy.GetItemName(parent) == FOLDER and not hierarchy.GetNumberOfItemChildren(parent):
             hierarchy.RemoveItem(parent)
+
+
+def _displays(node) -> list:
+    return [node.GetNthDisplayNode(n) for n in range(getattr(node, "GetNumberOfDisplayNodes", int)())]
 
 
 def _hierarchy():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,13 @@ import SimpleITK as sitk
 import slicer
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.scene.foreground import borrow, giveBack
 from SAMMixLib.scene.geometry import RAS_TO_LPS
 from SAMMixLib.scene.hygiene import adopt, helper
 from SAMMixLib.scene.navigate import RED
 
 ROLE = "cam"
 COLORS = "vtkMRMLColorTableNodeFileInferno.txt"
-FOREGROUND = "SAMMix.foreground."  # node attribute: what a slice view showed before, by the view's name
 
 
 def loadCam(path: str | Path, volumeNode):
@@ -47,30 +46,15 @@ def loadCam(path: str | Path, volumeNode):
 
 
 def showCam(camNode, opacity: float) -> None:
-    """Lay the CAM over all slice views, and remember what each showed in its foreground."""
-    for view in _views():
-        if view.GetForegroundVolumeID() != camNode.GetID():
-            before = [view.GetForegroundVolumeID(), view.GetForegroundOpacity()]
-            camNode.SetAttribute(FOREGROUND + view.GetLayoutName(), json.dumps(before))
-        view.SetForegroundVolumeID(camNode.GetID())
-        view.SetForegroundOpacity(opacity)
+    """Lay the CAM over all slice views."""
+    borrow(camNode, opacity)
     _legend(camNode).SetVisibility(True)
 
 
 def hideCam(camNode) -> None:
-    """Give each slice view that still shows the CAM the foreground and opacity that it had before."""
-    for view in _views():
-        if view.GetForegroundVolumeID() == camNode.GetID():
-            before = camNode.GetAttribute(FOREGROUND + view.GetLayoutName())
-            volume, opacity = json.loads(before) if before else (None, 0.0)
-            view.SetForegroundVolumeID(volume if volume and slicer.mrmlScene.GetNodeByID(volume) else None)
-            view.SetForegroundOpacity(opacity)
+    """Give the slice views that still show the CAM the foreground that they had before."""
+    giveBack(camNode)
     _legend(camNode).SetVisibility(False)
-
-
-def isCamShown(camNode) -> bool:
-    """Whether any slice view has the CAM in its foreground."""
-    return any(view.GetForegroundVolumeID() == camNode.GetID() for view in _views())
 
 
 def setThreshold(camNode, threshold: float) -> None:
@@ -98,7 +82,3 @@ def _dress(node) -> None:
 
 def _legend(camNode):
     return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(camNode)
-
-
-def _views() -> list:
-    return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")

@@ -16,14 +16,14 @@ SLICE_VIEWS = ("Red", "Yellow", "Green")
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _enterHierarchy(scene, event, node) -> None:
     """What the subject hierarchy's plugin logic, which is Qt, does in the application."""
-    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors():
+    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors() and not scene.IsImporting():
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _leaveHierarchy(scene, event, node) -> None:
-    if node.IsA("vtkMRMLStorableNode"):
+    if not scene.IsClosing():
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         if item := hierarchy.GetItemByDataNode(node):
             hierarchy.RemoveItem(item, False, False)
@@ -54,6 +54,10 @@ def host(tmp_path_factory):
         logic.SetMRMLScene(scene)
     scene.AddObserver(scene.NodeAddedEvent, _enterHierarchy)
     scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _leaveHierarchy)
+    cache = slicer.vtkCacheManager()
+    cache.SetRemoteCacheDirectory(str(tmp_path_factory.mktemp("cache")))
+    scene.SetDataIOManager(slicer.vtkDataIOManager())
+    scene.GetDataIOManager().SetCacheManager(cache)
     slicer.mrmlScene = scene
     slicer.modules = types.SimpleNamespace(
         **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}
