@@ -16,6 +16,7 @@ class Worker(Protocol):
     folder: Path
     log_path: Path
     alive: bool
+    pid: int | None  # from hello on
 
     def start(self) -> None: ...
     def request(self, kind: str, **fields: Any) -> int: ...

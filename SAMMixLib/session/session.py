@@ -23,7 +23,7 @@ YIELD_SECONDS = 0.001
 
 class State(Enum):
     IDLE = "idle"
-    STARTING = "starting"  # the scan goes to a file while the worker starts
+    STARTING = "starting"  # the worker starts, and the scan goes to a file
     LOADING = "loading"  # the worker loads the model
     RUNNING = "running"
     IMPORTING = "importing"  # the result goes into the scene
@@ -65,7 +65,7 @@ class Session:
         self.log: Path | None = None  # of the worker, when the error is one of its own
         self.found: dict[str, Findings] = {}  # by case
         self._start_worker, self._user, self._clock = start_worker, user, clock
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
         self._loaded: tuple[str, str] | None = None  # model and device in the worker
         self._warm = ""  # the case whose embeddings the worker holds
         self._job: Job | None = None
@@ -82,7 +82,7 @@ class Session:
     @property
     def loaded(self) -> bool:
         """Whether there is a worker, with all its memory."""
-        return self._worker is not None
+        return self.worker is not None
 
     @property
     def correcting(self) -> bool:
@@ -115,7 +115,7 @@ class Session:
 
     def can_correct(self, case: Case) -> bool:
         """Whether a slice of the case can be segmented again from what the worker still holds."""
-        return self._worker is not None and self._worker.alive and self._warm == case.key and case.key in self.found
+        return self.worker is not None and self.worker.alive and self._warm == case.key and case.key in self.found
 
     # What the user does
 
@@ -176,13 +176,13 @@ class Session:
             if self._job.request is None:
                 self._end()
             else:
-                self._worker.cancel(self._job.request)
+                self.worker.cancel(self._job.request)
 
     def unload(self) -> None:
         """Let the worker go, with the model, its embeddings and their memory. A running job ends."""
-        if self._worker is not None:
-            self._worker.close()
-        self._worker, self._loaded, self._warm = None, None, ""
+        if self.worker is not None:
+            self.worker.close()
+        self.worker, self._loaded, self._warm = None, None, ""
         self._waiting.clear()
         self._end()
 
@@ -196,8 +196,8 @@ class Session:
     def tick(self) -> None:
         """Look after the worker's messages and do one short piece of the work in the scene."""
         time.sleep(YIELD_SECONDS)  # an application that embeds Python lets the reader thread run only meanwhile
-        if self._worker is not None:
-            for message in self._worker.poll():
+        if self.worker is not None:
+            for message in self.worker.poll():
                 self._guarded(lambda message=message: self._receive(message))
         if self._steps is not None:
             self._guarded(self._advance)
@@ -207,20 +207,20 @@ class Session:
     # The job
 
     def _ensure_worker(self) -> None:
-        if self._worker is None or not self._worker.alive:
-            if self._worker is not None:
-                self._worker.close()
+        if self.worker is None or not self.worker.alive:
+            if self.worker is not None:
+                self.worker.close()
             self._loaded, self._warm = None, ""
-            self._worker = self._start_worker()
-            self._worker.start()
+            self.worker = self._start_worker()
+            self.worker.start()
 
     def _begin(self) -> None:
         self._ensure_worker()
         wanted = (self.settings.model, self.settings.device)
         if self._loaded != wanted:
             self._loaded, self._warm = None, ""
-            self._job.request = self._worker.request("load", model=wanted[0], device=wanted[1])
-        self._job.volume = self._worker.folder / "volume.nrrd"
+            self._job.request = self.worker.request("load", model=wanted[0], device=wanted[1])
+        self._job.volume = self.worker.folder / "volume.nrrd"
         self._steps = self._job.case.export(self._job.volume)
 
     def _start_waiting(self) -> None:
@@ -233,7 +233,7 @@ class Session:
                 for k, boxes in self._job.boxes.items()]  # fmt: skip
 
         def ask() -> None:
-            self._job.request = self._worker.request("resegment", slices=rows)
+            self._job.request = self.worker.request("resegment", slices=rows)
 
         self._guarded(ask)
 
@@ -252,10 +252,11 @@ class Session:
         if self.state is State.CANCELLING or self._steps is not None:
             return
         if self._loaded is None:
-            self.state = State.LOADING
+            if self.worker.pid is not None:
+                self.state = State.LOADING
             return
         self._warm = ""
-        self._job.request = self._worker.request("segment", volume=str(self._job.volume), slices=self._job.slices)
+        self._job.request = self.worker.request("segment", volume=str(self._job.volume), slices=self._job.slices)
         self.state = State.RUNNING
 
     def _receive(self, message: dict[str, Any]) -> None:
@@ -264,7 +265,7 @@ class Session:
             self.settings.devices = message["devices"]
             if self.state is State.STARTING:
                 self.state = State.LOADING
-        elif kind == "error" and not self._worker.alive:
+        elif kind == "error" and not self.worker.alive:
             self._drop_worker()
             if self.busy:
                 self._receive_error(message)
@@ -343,8 +344,8 @@ class Session:
         self._end()
 
     def _drop_worker(self) -> None:
-        self._worker.close()
-        self._worker, self._loaded, self._warm = None, None, ""
+        self.worker.close()
+        self.worker, self._loaded, self._warm = None, None, ""
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Run a part of the job; whatever it raises becomes the one line that the user sees."""
@@ -360,6 +361,6 @@ class Session:
 
     def _give_up(self, text: str) -> None:
         job, self._steps = self._job, None
-        if job is not None and job.request is not None and self._worker is not None:
-            self._worker.cancel(job.request)
+        if job is not None and job.request is not None and self.worker is not None:
+            self.worker.cancel(job.request)
         self._fail(text)

@@ -25,7 +25,7 @@ class PlayedWorker:
 
     def __init__(self, folder: Path):
         self.folder, self.log_path = folder, folder / "worker.log"
-        self.alive, self.closed = False, False
+        self.alive, self.closed, self.pid = False, False, None
         self.requests: list[tuple[str, dict]] = []
         self.cancelled: list[int] = []
         self.messages: list[dict] = []
@@ -39,6 +39,7 @@ class PlayedWorker:
 
     def poll(self):
         messages, self.messages = self.messages, []
+        self.pid = next((message["pid"] for message in messages if message["type"] == "hello"), self.pid)
         return messages
 
     def cancel(self, request):

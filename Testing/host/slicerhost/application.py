@@ -60,20 +60,28 @@ class IOManager:
         return type(node).__name__
 
 
-def _add_inferno(scene) -> None:
-    """The colour table of heat maps, which the application reads from a file that slicer-core does not carry."""
+def _color_files(folder: Path) -> None:
+    """The colour table of heat maps: slicer-core carries none of the application's files."""
     from matplotlib import colormaps
 
-    node = slicer.vtkMRMLColorTableNode()
-    node.SetTypeToUser()
-    node.SetName("Inferno")
-    node.SetSingletonTag("FileInferno.txt")
-    node.SetNumberOfColors(256)
-    for index in range(256):
-        node.SetColor(index, str(index), *colormaps["inferno"](index))
-    node.SetSaveWithScene(False)
-    node.SetHideFromEditors(True)
-    scene.AddNode(node)
+    (folder / "share" / "ColorFiles").mkdir(parents=True, exist_ok=True)
+    lines = (f"{n} {n} " + " ".join(str(round(255 * c)) for c in colormaps["inferno"](n)) for n in range(256))
+    (folder / "share" / "ColorFiles" / "Inferno.txt").write_text("\n".join(lines))
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _enter_hierarchy(scene, event, node) -> None:
+    """What the application's subject hierarchy does by itself."""
+    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors():
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _leave_hierarchy(scene, event, node) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if hierarchy and (item := hierarchy.GetItemByDataNode(node)):
+        hierarchy.RemoveItem(item, False, False)
 
 
 class Application:
@@ -81,11 +89,12 @@ class Application:
 
     applicationName = "Slicer"
 
-    def __init__(self, settings: Path):
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication(sys.argv[:1])
         self.scene = slicer.vtkMRMLScene()
         self.temporaryPath = tempfile.gettempdir()
-        self._settings = QtCore.QSettings(str(settings), QtCore.QSettings.IniFormat)
+        self._settings = QtCore.QSettings(str(folder / "settings.ini"), QtCore.QSettings.IniFormat)
         self._manager = ModuleManager()
         self._io = IOManager()
         self._logic = self._application_logic()
@@ -99,10 +108,12 @@ class Application:
         crosshair.SetCrosshairName("default")
         self.scene.AddNode(crosshair)
         logic = slicer.vtkSlicerApplicationLogic()
+        _color_files(self.folder)
+        logic.SetHomeDirectory(str(self.folder))
+        logic.SetShareDirectory("share")
         logic.SetMRMLScene(self.scene)
         logic.GetColorLogic().SetMRMLScene(self.scene)
         logic.GetColorLogic().AddDefaultColorNodes()
-        _add_inferno(self.scene)
         logic.SetTemporaryPath(self.temporaryPath)
         logic.SetSliceLogics(vtk.vtkCollection())
         logic.SetViewLogics(vtk.vtkCollection())
@@ -111,6 +122,8 @@ class Application:
             factory.GetInstance().SetMRMLApplicationLogic(logic)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
         slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        self.scene.AddObserver(self.scene.NodeAddedEvent, _enter_hierarchy)
+        self.scene.AddObserver(self.scene.NodeAboutToBeRemovedEvent, _leave_hierarchy)
         for cls in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
             if self.scene.GetFirstNodeByClass(cls) is None:
                 self.scene.AddNewNodeByClass(cls)

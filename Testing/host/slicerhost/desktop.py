@@ -24,8 +24,8 @@ BORDERS = {"Red": "#f34a33", "1": "#7373c8", "Yellow": "#edd54c", "Green": "#6eb
 class Desktop:
     """The application of one test process, with the dialogs it would have shown."""
 
-    def __init__(self, settings: Path):
-        self.app = slicer.app = Application(settings)
+    def __init__(self, folder: Path):
+        self.app = slicer.app = Application(folder)
         slicer.mrmlScene = self.app.scene
         slicer.modules = self.app.modules
         pythonqt.install()
@@ -36,10 +36,13 @@ class Desktop:
         self.app.layoutManager()
         self.dialogs: list[tuple[str, str]] = []  # (kind, text)
         self.answer = True
+        self.file = ""  # that the user picks in a file dialog
         for kind in ("info", "warning", "error"):
             setattr(slicer.util, f"{kind}Display", self._dialog(kind))
         for kind in ("confirmOkCancel", "confirmYesNo"):
             setattr(slicer.util, f"{kind}Display", self._dialog(kind))
+        qt = sys.modules["qt"]  # PythonQt gives the path alone, PySide a pair
+        qt.QFileDialog = types.SimpleNamespace(getOpenFileName=lambda *_: self.file)
         self.window = None
 
     def _dialog(self, kind: str):
@@ -141,7 +144,7 @@ class Desktop:
 
 
 def click(button) -> None:
-    """Press a button as a user does: nothing happens where it is disabled or hidden."""
+    """Press a button as a user does, who cannot where it is disabled."""
     if not pythonqt.get(button, "enabled"):
         raise AssertionError(f"{button.name} is disabled")
     button.click()
