@@ -12,11 +12,14 @@ from SAMMixLib.config import PRESETS, Config
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_network import BASELINES, NetworkPredictor, load_network
 from SAMMixLib.experiments.baselines_training import BEST, BaselineTrainer, Budget
+from SAMMixLib.experiments.nnunet import train_nnunet
 from SAMMixLib.prediction import SlicePredictions
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.slices import SliceDataset
+from SAMMixLib.training import check_training_sets
 
-NAMES = tuple(BASELINES)
+NNUNET = "nnunet"
+NAMES = (*BASELINES, NNUNET)
 
 Predictor = Callable[..., SlicePredictions]
 """Called as ``predictor(dataset, progress)``: masks and p(liver) of each slice."""
@@ -39,12 +42,12 @@ def train_baseline(
     Args:
         name: one of :data:`NAMES`.
         train: slices to learn from. Only masks with ``has_mask`` are seen; slices without liver need none.
-        validation: slices of other patients; the weights with the best score on them are kept.
+        validation: slices of other patients; the weights with the best score on them are kept (nnU-Net keeps its last).
         folder: the run folder; made where it is missing.
         seed: of weights, batches and augmentation.
         dtype: of autocast; float32 is none.
         config: window and size of a slice, augmentation, weight decay and number of validation slices; those of
-            SAM-Mix, so that the rows of the table differ in the network only.
+            SAM-Mix, so that the rows of the table differ in the network only. nnU-Net has its own.
 
     Raises:
         SAMMixError: the name is unknown, the sets do not fit (:func:`SAMMixLib.training.check_training_sets`), or the
@@ -54,6 +57,9 @@ def train_baseline(
         raise SAMMixError(f"baseline {name!r} is unknown; take one of {', '.join(NAMES)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if name == NNUNET:
+        check_training_sets(train, validation)
+        return train_nnunet(train, folder, seed, budget, device, dtype, progress)
     config = replace(config, training=replace(config.training, seed=seed))
     trainer = BaselineTrainer(name, train, validation, folder, config, budget, device, dtype)
     trainer.resume()
