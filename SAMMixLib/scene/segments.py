@@ -64,7 +64,11 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         raise SAMMixError(f"{segmentationNode.GetName()}: holds surfaces, not label maps; choose another segmentation")
     liver = findLiver(segmentationNode)
     neighbours = [each for each in _filled(segmentationNode) if each != liver]
-    if not neighbours and slices is None:
+    masked = editor is not None and (
+        editor.GetMaskMode() != segmentationNode.EditAllowedEverywhere or editor.GetSourceVolumeIntensityMask()
+    )
+    keep = bool(neighbours) or slices is not None or masked
+    if not keep:
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
     others = np.zeros_like(mask)
@@ -72,14 +76,14 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         others |= _voxels(segmentationNode, each, grid, mask.shape)
 
     current = np.zeros_like(mask)
-    if liver and (neighbours or slices is not None):
+    if liver and keep:
         current = _voxels(segmentationNode, liver, grid, mask.shape)
     new = mask
     if slices is not None:
         new = current.copy()
         rows = list(slices)
         toStack(new, volumeNode)[rows] = toStack(mask, volumeNode)[rows]
-    if editor is not None:
+    if masked:
         new = np.where(_editable(editor, segmentationNode, volumeNode, grid), new, current)
     if editor is None or editor.GetOverwriteMode() != editor.OverwriteNone:
         new = new & (current | ~others)

@@ -112,6 +112,18 @@ def test_the_users_overlap_mode_and_masking_are_obeyed(scene, makeVolume, mask, 
     assert np.array_equal(read(node, volume, spleen), other)
 
 
+def test_masking_keeps_what_it_forbids_of_the_liver_itself(scene, makeVolume, mask):
+    volume = makeVolume()
+    node = createSegmentation(volume)
+    editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    writeLiver(mask, volume, node, editor=editor)
+    editor.SetSourceVolumeIntensityMask(True)
+    editor.SetSourceVolumeIntensityMaskRange(-200, 200)
+    writeLiver(~mask, volume, node, editor=editor)
+    voxels = slicer.util.arrayFromVolume(volume)
+    assert np.array_equal(readLiver(node, volume), np.where((voxels >= -200) & (voxels <= 200), ~mask, mask))
+
+
 def test_the_closed_surface_is_there_again_and_up_to_date(makeVolume):
     volume = makeVolume((12, 14, 16))
     node = createSegmentation(volume)
