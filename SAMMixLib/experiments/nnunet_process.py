@@ -76,7 +76,8 @@ def train(job: dict, plans: dict, configuration: str, description: dict):
 
     folder, budget, device = Path(job["folder"]), job["budget"], torch.device(job["device"])
     draw_by(0)
-    os.environ["nnUNet_n_proc_DA"] = "0"  # augmentation in this process: it counts, and is drawn by the seed
+    # Augmentation in this process: it counts, and is drawn by the seed.
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
     trainer = nnUNetTrainer(plans, configuration, fold="all", dataset_json=description, device=device)
     trainer.on_train_start()
     state = {"step": 0, "seconds": 0.0, "history": []}
