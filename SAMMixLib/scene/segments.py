@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import slicer
@@ -57,8 +57,8 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         SAMMixError: the mask is not of the volume's size, or the segmentation holds segments on another grid, or
             surfaces instead of label maps. Nothing is changed then.
     """
-    mask = np.asarray(mask) != 0
-    if mask.shape != volumeNode.GetImageData().GetDimensions()[::-1]:
+    shape = volumeNode.GetImageData().GetDimensions()[::-1]
+    if mask.shape != shape:
         raise SAMMixError(f"a mask of {mask.shape[::-1]} voxels is not of the size of {volumeNode.GetName()}")
     if segmentationNode.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
         raise SAMMixError(f"{segmentationNode.GetName()}: holds surfaces, not label maps; choose another segmentation")
@@ -71,23 +71,25 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
     if not keep:
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
-    others = np.zeros_like(mask)
-    for each in neighbours:
-        others |= _voxels(segmentationNode, each, grid, mask.shape)
-
-    current = np.zeros_like(mask)
-    if liver and keep:
-        current = _voxels(segmentationNode, liver, grid, mask.shape)
+    current = _voxels(segmentationNode, liver, grid, shape) if liver and keep else None
+    # Only this part of the volume holds any liver, before or after: a thin-slice scan is five times as large.
+    box = _bounds(mask) if current is None else tuple(map(_hull, _bounds(mask), _bounds(current)))
+    mask = np.asarray(mask[box]) != 0
+    current = np.zeros_like(mask) if current is None else current[box]
     new = mask
     if slices is not None:
-        new = current.copy()
-        rows = list(slices)
-        toStack(new, volumeNode)[rows] = toStack(mask, volumeNode)[rows]
+        chosen = np.zeros(shape, bool)
+        toStack(chosen, volumeNode)[list(slices)] = True
+        new = np.where(chosen[box], mask, current)
     if masked:
-        new = np.where(_editable(editor, segmentationNode, volumeNode, grid), new, current)
+        new = np.where(_editable(editor, segmentationNode, volumeNode, grid)[box], new, current)
     if editor is None or editor.GetOverwriteMode() != editor.OverwriteNone:
+        others = np.zeros_like(mask)
+        for each in neighbours:
+            others |= _voxels(segmentationNode, each, grid, shape)[box]
         new = new & (current | ~others)
-    _store(new, grid, segmentationNode, liver or _addLiver(segmentationNode))
+    corner = [side.start for side in box]
+    _store(new, corner, grid, segmentationNode, liver or _addLiver(segmentationNode))
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
 
 
@@ -158,19 +160,35 @@ def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int
     return voxels
 
 
-def _image(array: np.ndarray, grid: np.ndarray):
+def _bounds(array: np.ndarray) -> tuple[slice, ...]:
+    """The box of the voxels that are not zero, one voxel where there are none."""
+    planes = np.flatnonzero(array.max(axis=(1, 2)))
+    if not planes.size:
+        return (slice(0, 1),) * 3
+    plane = array[planes[0] : planes[-1] + 1].max(axis=0)
+    rows, columns = np.flatnonzero(plane.max(axis=1)), np.flatnonzero(plane.max(axis=0))
+    return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in (planes, rows, columns))
+
+
+def _hull(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
+
+
+def _image(array: np.ndarray, corner: Sequence[int], grid: np.ndarray):
     """An oriented image of the bounding box of the voxels that are not zero.
 
-    Without any it holds 2 x 2 x 2 zeros: Slicer cannot make a surface of less.
+    ``corner`` is the voxel [z, y, x] of the grid where the array begins. Without any liver the image holds 2 x 2 x 2
+    zeros: Slicer cannot make a surface of less.
     """
     image = slicer.vtkOrientedImageData()
     if not array.any():
         array = np.zeros((2, 2, 2), bool)
-    slabs = array.any(axis=2)
-    where = [array.any(axis=(0, 1)), slabs.any(axis=0), slabs.any(axis=1)]
-    bounds = [np.flatnonzero(each) if each.any() else (0, 1) for each in where]
-    extent = [int(end) for each in bounds for end in (each[0], each[-1])]
-    box = tuple(slice(low, high + 1) for low, high in zip(extent[4::-2], extent[5::-2], strict=True))
+        box = (slice(0, 2),) * 3
+    else:
+        box = _bounds(array)
+    first = [side.start + start for side, start in zip(box, corner, strict=True)][::-1]
+    last = [side.stop - 1 + start for side, start in zip(box, corner, strict=True)][::-1]
+    extent = [int(end) for ends in zip(first, last, strict=True) for end in ends]
     image.SetExtent(extent)
     image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid))
     voxels = numpy_to_vtk(np.ascontiguousarray(array[box]).astype(np.uint8).ravel(), deep=True)
@@ -204,11 +222,12 @@ def _addLiver(segmentationNode) -> str:
     return segmentId
 
 
-def _store(mask: np.ndarray, grid: np.ndarray, segmentationNode, segmentId: str) -> None:
-    """Put the mask into a label map of the liver's own, so that no other segment's can change."""
+def _store(mask: np.ndarray, corner: Sequence[int], grid: np.ndarray, segmentationNode, segmentId: str) -> None:
+    """Put the mask, which begins at voxel ``corner`` [z, y, x], into a label map of the liver's own: no other can change."""
     segmentation = segmentationNode.GetSegmentation()
     surface = segmentation.ContainsRepresentation(SURFACE)
     segmentation.SeparateSegmentLabelmap(segmentId)
-    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(_image(mask, grid), segmentationNode, segmentId)
+    image = _image(mask, corner, grid)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, segmentationNode, segmentId)
     if surface:
         segmentationNode.CreateClosedSurfaceRepresentation()
