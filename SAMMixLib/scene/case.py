@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from SAMMixLib.session.findings import Box, Findings
 
 FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
 
 

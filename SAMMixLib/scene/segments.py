@@ -16,7 +16,7 @@ from SAMMixLib.scene.hygiene import place
 from SAMMixLib.segnrrd import LIVER_COLOR, LIVER_NAME, LIVER_TERMINOLOGY
 
 CODES = ("SCT^10200004^", "SRT^T-62000^")  # the liver in SNOMED CT, and as Slicer before 5.0 wrote it
-LABELMAP, SURFACE = "Binary labelmap", "Closed surface"
+LABELMAP = "Binary labelmap"
 SAME_VOXEL = 0.01  # voxels by which two grids may differ through rounding and still be one
 
 
@@ -83,10 +83,10 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         new = np.where(chosen[box], mask, current)
     if masked:
         new = np.where(_editable(editor, segmentationNode, volumeNode, grid)[box], new, current)
+    others = np.zeros_like(mask)
+    for each in neighbours:
+        others |= _voxels(segmentationNode, each, grid, shape)[box]
     if editor is None or editor.GetOverwriteMode() != editor.OverwriteNone:
-        others = np.zeros_like(mask)
-        for each in neighbours:
-            others |= _voxels(segmentationNode, each, grid, shape)[box]
         new = new & (current | ~others)
     corner = [side.start for side in box]
     _store(new, corner, grid, segmentationNode, liver or _addLiver(segmentationNode))
@@ -223,11 +223,11 @@ def _addLiver(segmentationNode) -> str:
 
 
 def _store(mask: np.ndarray, corner: Sequence[int], grid: np.ndarray, segmentationNode, segmentId: str) -> None:
-    """Put the mask, which begins at voxel ``corner`` [z, y, x], into a label map of the liver's own: no other can change."""
+    """Put the mask, which begins at voxel ``corner`` [z, y, x], into a label map that is the liver's alone.
+
+    The logic makes the closed surface again where there was one.
+    """
     segmentation = segmentationNode.GetSegmentation()
-    surface = segmentation.ContainsRepresentation(SURFACE)
     segmentation.SeparateSegmentLabelmap(segmentId)
     image = _image(mask, corner, grid)
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, segmentationNode, segmentId)
-    if surface:
-        segmentationNode.CreateClosedSurfaceRepresentation()

@@ -15,8 +15,8 @@ from SAMMixLib.dicom import MAX_SHEAR
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.geometry import RAS_TO_LPS, axialOrder, ijkToRas
 from SAMMixLib.scene.hygiene import isHelper
-from SAMMixLib.volume import mask_on_grid, read_mask
 
+SAME_VOXEL = 0.05  # voxels by which two grids may differ through rounding and still be one
 TILT = 15.0  # degrees between a slice and the axial plane from which on the user is told
 
 
@@ -74,13 +74,35 @@ def exportVolume(volumeNode, path: str | Path) -> Path:
 
 
 def importMask(path: str | Path, volumeNode) -> np.ndarray:
-    """A mask file on the volume's grid as uint8 [z, y, x] of the node's array; nothing is resampled.
+    """A mask file (NRRD of uint8) on the volume's grid, as [z, y, x] of the node's array; nothing is resampled.
+
+    An uncompressed file, such as the worker's, is mapped: nothing of it is read before it is looked at.
 
     Raises:
-        SAMMixError: the file is damaged, or lies on another grid.
+        SAMMixError: the file is damaged or of another kind, or lies on another grid.
     """
-    size = volumeNode.GetImageData().GetDimensions()
-    return mask_on_grid(read_mask(path), _image(volumeNode, np.zeros(size[::-1], np.uint8)))
+    path, shape = Path(path), volumeNode.GetImageData().GetDimensions()[::-1]
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        with path.open("rb") as file:
+            header, end, _ = file.read(1 << 16).partition(b"\n\n")
+    except (OSError, RuntimeError):
+        raise SAMMixError(f"{path}: cannot be read; segment the volume again") from None
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+    matrix[:3, 3] = reader.GetOrigin()
+    last = np.array([*(np.array(shape[::-1]) - 1), 1])
+    off = np.linalg.inv(RAS_TO_LPS @ ijkToRas(volumeNode)) @ matrix - np.eye(4)  # voxels
+    if reader.GetSize() != shape[::-1] or np.abs(off * last).sum(axis=1).max() > SAME_VOXEL:
+        raise SAMMixError(f"{volumeNode.GetName()}: its grid has changed since it was segmented; segment it again")
+    if b"encoding: raw" not in header:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    start = len(header) + len(end)
+    if path.stat().st_size != start + math.prod(shape):
+        raise SAMMixError(f"{path}: is no whole mask; segment the volume again")
+    return np.memmap(path, np.uint8, "r", start, shape)
 
 
 def _image(volumeNode, array: np.ndarray) -> sitk.Image:

@@ -17,7 +17,6 @@ from SAMMixLib.session.pace import WRITE, Paces, Progress, Work
 from SAMMixLib.session.ports import Case, User, Worker
 from SAMMixLib.session.settings import AUTO, Settings
 
-STEP_SECONDS = 0.02  # of work in one tick, so that the windows stay alive
 YIELD_SECONDS = 0.001
 
 
@@ -194,7 +193,7 @@ class Session:
         self._warm, self.error, self.log = "", "", None
 
     def tick(self) -> None:
-        """Look after the worker's messages and do one short piece of the work in the scene."""
+        """Look after the worker's messages, and do one short step of the work in the scene."""
         time.sleep(YIELD_SECONDS)  # an application that embeds Python lets the reader thread run only meanwhile
         if self.worker is not None:
             for message in self.worker.poll():
@@ -238,14 +237,12 @@ class Session:
         self._guarded(ask)
 
     def _advance(self) -> None:
-        until = self._clock() + STEP_SECONDS
-        while self._steps is not None and self._clock() < until:
-            if next(self._steps, self) is self:
-                self._steps = None
-                if self.state is State.IMPORTING:
-                    self._done()
-                else:
-                    self._run()
+        if next(self._steps, self) is self:
+            self._steps = None
+            if self.state is State.IMPORTING:
+                self._done()
+            else:
+                self._run()
 
     def _run(self) -> None:
         """Ask for the segmentation once the scan is in its file and the model is loaded."""
