@@ -139,6 +139,18 @@ def test_the_closed_surface_is_there_again_and_up_to_date(makeVolume):
     assert bounds[2, 1] > 8 * 2.5
     writeLiver(np.zeros_like(mask), volume, node)
     assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert node.GetClosedSurfaceInternalRepresentation(findLiver(node)).GetNumberOfPoints() == 0
+
+
+def test_a_new_liver_has_a_surface_where_its_neighbours_have_one(makeVolume, mask):
+    volume = makeVolume()
+    node = createSegmentation(volume)
+    spleen = add(node, volume, "spleen", ~mask)
+    node.CreateClosedSurfaceRepresentation()
+    points = node.GetClosedSurfaceInternalRepresentation(spleen).GetNumberOfPoints()
+    writeLiver(mask, volume, node)
+    assert node.GetClosedSurfaceInternalRepresentation(findLiver(node)).GetNumberOfPoints() > 0
+    assert node.GetClosedSurfaceInternalRepresentation(spleen).GetNumberOfPoints() == points > 0
 
 
 def test_one_undo_takes_a_write_back(scene, makeVolume, mask):
