@@ -61,9 +61,7 @@ def showBox(roiNode, volumeNode, k: int, box: Box | None) -> None:
     matrix = stackToRas(volumeNode)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     objectToNode = np.eye(4)
-    objectToNode[:3, :3] = matrix[:3, :3] / spacing
-    if np.linalg.det(objectToNode[:3, :3]) < 0:
-        objectToNode[:3, 2] *= -1
+    objectToNode[:3, :3] = matrix[:3, :3] / spacing  # right-handed on any grid: the stack is turned towards L, P and S
     objectToNode[:3, 3] = (matrix @ [*(low + high) / 2, 1])[:3]
     modifying = roiNode.StartModify()
     roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())

@@ -92,5 +92,9 @@ def test_a_mask_of_another_grid_is_not_taken(makeVolume, tmp_path):
     image = sitk.Cast(sitk.ReadImage(str(tmp_path / "mask.nrrd")) > 0, sitk.sitkUInt8)
     sitk.WriteImage(image, str(tmp_path / "mask.nrrd"))
     assert importMask(tmp_path / "mask.nrrd", volume).shape == (6, 8, 10)
-    with pytest.raises(SAMMixError):
-        importMask(tmp_path / "mask.nrrd", makeVolume((6, 8, 11)))
+    for other in (makeVolume((6, 8, 11)), makeVolume(matrix=np.diag([-0.7, 0.8, 2.5, 1.0]))):
+        with pytest.raises(SAMMixError, match="grid has changed"):
+            importMask(tmp_path / "mask.nrrd", other)
+    (tmp_path / "mask.nrrd").write_bytes((tmp_path / "mask.nrrd").read_bytes()[:-1])
+    with pytest.raises(SAMMixError, match=r"mask.nrrd: is no whole mask"):
+        importMask(tmp_path / "mask.nrrd", volume)
