@@ -7,13 +7,24 @@ import types
 import numpy as np
 import pytest
 
-slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install slicer-core)")
-import vtk  # noqa: E402
+try:
+    import slicer
+    import vtk
+except ModuleNotFoundError:
+    slicer = None
 
 SLICE_VIEWS = ("Red", "Yellow", "Green")
 
 
-@vtk.calldata_type(vtk.VTK_OBJECT)
+class WithoutSlicer(pytest.Module):
+    def collect(self):
+        pytest.skip("slicer-core is not installed (pip install slicer-core)", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return None if slicer else WithoutSlicer.from_parent(parent, path=module_path)
+
+
 def _enterHierarchy(scene, event, node) -> None:
     """What the subject hierarchy's plugin logic, which is Qt, does in the application."""
     if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors() and not scene.IsImporting():
@@ -21,7 +32,6 @@ def _enterHierarchy(scene, event, node) -> None:
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
-@vtk.calldata_type(vtk.VTK_OBJECT)
 def _leaveHierarchy(scene, event, node) -> None:
     if not scene.IsClosing():
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
@@ -52,8 +62,9 @@ def host(tmp_path_factory):
     for logic in modules.values():
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
-    scene.AddObserver(scene.NodeAddedEvent, _enterHierarchy)
-    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _leaveHierarchy)
+    withNode = vtk.calldata_type(vtk.VTK_OBJECT)
+    scene.AddObserver(scene.NodeAddedEvent, withNode(_enterHierarchy))
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, withNode(_leaveHierarchy))
     cache = slicer.vtkCacheManager()
     cache.SetRemoteCacheDirectory(str(tmp_path_factory.mktemp("cache")))
     scene.SetDataIOManager(slicer.vtkDataIOManager())
