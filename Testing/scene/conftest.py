@@ -69,16 +69,17 @@ def host(tmp_path_factory):
     cache.SetRemoteCacheDirectory(str(tmp_path_factory.mktemp("cache")))
     scene.SetDataIOManager(slicer.vtkDataIOManager())
     scene.GetDataIOManager().SetCacheManager(cache)
-    slicer.mrmlScene = scene
-    slicer.modules = types.SimpleNamespace(
-        **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}
+    named = {name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}
+    return types.SimpleNamespace(
+        scene=scene, application=application, colors=modules["colors"], modules=types.SimpleNamespace(**named)
     )
-    return types.SimpleNamespace(scene=scene, application=application, colors=modules["colors"])
 
 
 @pytest.fixture
-def scene(host):
+def scene(host, monkeypatch):
     """The scene, emptied but for colours and slice views; whatever VTK or MRML reports during the test fails it."""
+    monkeypatch.setattr(slicer, "mrmlScene", host.scene, raising=False)
+    monkeypatch.setattr(slicer, "modules", host.modules, raising=False)
     log = vtk.vtkStringOutputWindow()
     vtk.vtkOutputWindow.SetInstance(log)
     host.scene.Clear(True)
