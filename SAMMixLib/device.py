@@ -33,6 +33,18 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:
     return device, "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads (no GPU in use)"
 
 
+def available_devices() -> list[dict[str, str]]:
+    """What there is, the one that ``auto`` takes first: ``name`` for :func:`choose_device`, ``text`` for people."""
+    found = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gigabytes = torch.cuda.get_device_properties(index).total_memory / 2**30
+            found.append({"name": f"cuda:{index}", "text": f"{torch.cuda.get_device_name(index)}, {gigabytes:.0f} GB"})
+    if torch.backends.mps.is_available():
+        found.append({"name": "mps", "text": "Apple GPU"})
+    return [*found, {"name": "cpu", "text": f"CPU, {torch.get_num_threads()} threads"}]
+
+
 def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
     """``auto`` takes bfloat16 where the hardware multiplies in it, else float32."""
     if wanted != "auto":

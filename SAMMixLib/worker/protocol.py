@@ -1,0 +1,61 @@
+"""What client and server say to each other: one JSON object a line, in UTF-8, over the server's stdin and stdout.
+
+Client to server, each with ``type`` and ``id`` (of the client's choice, rising):
+
+==============  =====================================================================================================
+``load``        ``model`` (name or folder), ``device``, ``dtype``, ``batch_size`` (all optional)
+                -> ``name``, ``device``, ``device_text``, ``dtype``. Nothing is done where that model is loaded.
+``segment``     ``volume`` (path), ``slices`` (list of k, or null for all)
+                -> ``mask``, ``cam`` (paths), ``boxes`` {k: [[i0, j0, i1, j1], ...]} where there are any;
+                ``p_liver``, ``predicted_iou``, ``area_mm2`` (one value for each of ``slices``, in their order);
+                ``volume_ml``, ``slice_range``, ``review`` [k] (worst first), ``slices_total``,
+                ``model``, ``device``, ``seconds`` {stage: s}, ``warnings``
+``resegment``   ``slices`` [{``k``, ``boxes``}] of the last volume; boxes [] is no liver there, null its CAM's box
+                -> ``mask`` (path), ``slices`` [k] which of its slices count; ``boxes`` {k: ...} of each of them;
+                ``predicted_iou``, ``area_mm2`` (one value for each)
+``unload``      model and embeddings go, and their memory -> nothing
+``quit``        the process ends at once, whatever it does; the end of stdin without it means that the client is dead
+``cancel``      ends the request with this ``id``, waiting or running
+==============  =====================================================================================================
+
+Server to client:
+
+==============  =====================================================================================================
+``hello``       once, when torch is there: ``pid``, ``versions``, ``devices`` [{``name``, ``text``}], the best first
+``heartbeat``   every :data:`HEARTBEAT_SECONDS`
+``progress``    ``id``, ``stage``, ``done``, ``total``
+``result``      ``id`` and what is said above
+``error``       ``id``, ``kind`` (of :data:`ERROR_KINDS`), ``message`` (one line for the user), ``log`` (path)
+``log``         ``text``: a line that was no message
+==============  =====================================================================================================
+
+k, j, i are those of the axial stack (:class:`SAMMixLib.volume.AxialStack`). Boxes are inclusive pixel bounds at full
+resolution. Arrays travel as uncompressed NRRD in the client's private folder: ``mask`` is uint8 0 and 1 on exactly the
+volume's grid, ``cam`` uint8 0 to 255 on its own grid (:func:`SAMMixLib.frame_space.frame_image`). The files of the last
+:data:`RESULTS_KEPT` results stay; older ones are removed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+ERROR_KINDS = ("input", "memory", "disk", "crash", "cancelled", "internal", "timeout")
+HEARTBEAT_SECONDS = 1.0
+RESULTS_KEPT = 4
+
+Message = dict[str, Any]
+
+
+def encode(message: Message) -> bytes:
+    """One line. Raises ValueError for NaN, which JSON has not."""
+    return json.dumps(message, allow_nan=False).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message | None:
+    """The message in a line, None where it holds none."""
+    try:
+        message = json.loads(line)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("type"), str) else None

@@ -1,0 +1,166 @@
+"""What the worker does for its client: one function a request, and the table of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from SAMMixLib.bundle import open_bundle
+from SAMMixLib.device import choose_device
+from SAMMixLib.dicom import quiet_itk
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.frame_space import frame_image
+from SAMMixLib.models import find_model
+from SAMMixLib.progress import Progress
+from SAMMixLib.review import slices_to_review
+from SAMMixLib.runtime import return_memory
+from SAMMixLib.scan import Scan
+from SAMMixLib.segmentation import Segmenter
+from SAMMixLib.volume import read_volume
+from SAMMixLib.worker.protocol import RESULTS_KEPT
+
+CACHE_BYTES = 512 << 20  # of embeddings: 256 slices of LiteMedSAM
+
+
+@dataclass
+class State:
+    """What stays loaded from one request to the next."""
+
+    folder: Path
+    segmenter: Segmenter | None = None
+    loaded: tuple | None = None  # what makes `segmenter` the one that was asked for
+    scan: Scan | None = None
+    _results: deque[list[Path]] = field(default_factory=deque)
+    _written: int = 0
+
+    def write(self, **images: sitk.Image) -> dict[str, str]:
+        """Write the images of one result, and remove the files of an old one."""
+        if len(self._results) == RESULTS_KEPT:
+            for path in self._results.popleft():
+                path.unlink(missing_ok=True)
+        self._written += 1
+        paths = {name: self.folder / f"{name}-{self._written}.nrrd" for name in images}
+        self._results.append(list(paths.values()))
+        for name, image in images.items():
+            _write(image, paths[name])
+        return {name: str(path) for name, path in paths.items()}
+
+
+def load(
+    state: State,
+    progress: Progress,
+    model: str = "starter",
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    folder = find_model(model)
+    wanted = (folder, open_bundle(folder).card, device, dtype, batch_size)
+    if state.loaded != wanted:
+        _drop(state)
+        progress("load model", 0, 1)
+        state.segmenter = Segmenter.from_bundle(folder, device, dtype, batch_size)
+        state.loaded = wanted
+        progress("load model", 1, 1)
+    segmenter = state.segmenter
+    return {
+        "name": segmenter.name,
+        "device": str(segmenter.device),
+        "device_text": choose_device(str(segmenter.device))[1],
+        "dtype": str(segmenter.dtype).removeprefix("torch."),
+    }
+
+
+def segment(state: State, progress: Progress, volume: str, slices: list[int] | None = None) -> dict[str, Any]:
+    if state.segmenter is None:
+        raise SAMMixError("no model is loaded; choose a model first")
+    state.scan = None  # the last one's memory is needed now
+    started = time.perf_counter()
+    progress("read volume", 0, 1)
+    scan = Scan(state.segmenter, read_volume(volume), CACHE_BYTES)
+    result = scan.segment(progress, slices)
+    progress("write results", 0, 1)
+    ks = range(len(result.mask)) if slices is None else slices
+    cams = np.rint(result.cams.astype(np.float32) * 255).astype(np.uint8)
+    written = state.write(mask=scan.stack.to_grid(result.mask), cam=frame_image(cams, scan.frame, scan.stack))
+    limits = state.segmenter.config.volume
+    state.scan = scan
+    return_memory()
+    progress("write results", 1, 1)
+    return written | {
+        "boxes": {k: boxes for k, boxes in enumerate(scan.bounds()) if boxes},
+        "p_liver": _numbers(result.p_liver[ks]),
+        "predicted_iou": _numbers(result.predicted_iou[ks]),
+        "area_mm2": _numbers(result.area_mm2[ks]),
+        "volume_ml": result.volume_ml,
+        "slice_range": result.slice_range,
+        "review": slices_to_review(result, limits.gate_high, limits.gate_low),
+        "slices_total": len(result.mask),
+        "model": result.model_name,
+        "device": result.device,
+        "seconds": result.seconds | {"total": time.perf_counter() - started},
+        "warnings": list(result.warnings),
+    }
+
+
+def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) -> dict[str, Any]:
+    if state.scan is None:
+        raise SAMMixError("no scan is held any more; segment it again first")
+    scan = state.scan
+    result = scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
+    mask = np.zeros((len(scan.slices), *scan.frame.shape), bool)
+    mask[result.slices] = result.mask
+    return state.write(mask=scan.stack.to_grid(mask)) | {
+        "slices": result.slices,
+        "boxes": dict(zip(result.slices, result.boxes, strict=True)),
+        "predicted_iou": _numbers(result.predicted_iou),
+        "area_mm2": _numbers(result.area_mm2),
+    }
+
+
+def unload(state: State, progress: Progress) -> dict[str, Any]:
+    _drop(state)
+    return {}
+
+
+REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "load": load,
+    "segment": segment,
+    "resegment": resegment,
+    "unload": unload,
+}
+
+
+def _drop(state: State) -> None:
+    state.segmenter = state.loaded = state.scan = None
+    return_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _numbers(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    """Write uncompressed. Raises OSError where the file did not come out whole."""
+    voxels = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    cause = None
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(path), useCompression=False)
+    except RuntimeError as error:
+        cause = error
+    if cause or path.stat().st_size < voxels:
+        path.unlink(missing_ok=True)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from cause

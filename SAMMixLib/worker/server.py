@@ -1,0 +1,130 @@
+"""The side of the worker that holds the model. Its main thread works; one thread reads, one says that it is alive."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from SAMMixLib import __version__
+from SAMMixLib.errors import Cancelled
+from SAMMixLib.worker.folders import remove_if_dead
+from SAMMixLib.worker.protocol import HEARTBEAT_SECONDS, Message, decode, encode
+
+
+def serve(folder: Path) -> None:
+    """Answer requests until stdin ends or says quit; result files go into `folder`."""
+    faulthandler.enable()
+    server = _Server(folder, *_take_pipes())
+    for work in (server.beat, server.listen):
+        threading.Thread(target=work, daemon=True).start()
+    server.work()
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The protocol's two pipes. Whoever else reads stdin finds nothing; whoever prints, prints into the log."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return source, sink
+
+
+class _Server:
+    def __init__(self, folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
+        self._folder, self._source, self._sink = folder, source, sink
+        self._sending = threading.Lock()
+        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        self._current: int | None = None
+
+    def send(self, message: Message) -> None:
+        line = encode(message)
+        with self._sending:
+            try:
+                while line:
+                    line = line[self._sink.write(line) :]
+            except OSError:
+                self._leave()
+
+    def beat(self) -> None:
+        while True:
+            self.send({"type": "heartbeat"})
+            time.sleep(HEARTBEAT_SECONDS)
+
+    def listen(self) -> None:
+        for line in self._source:
+            message = decode(line)
+            if message is None:
+                print(f"not a message: {line[:200]!r}", file=sys.stderr)
+            elif message["type"] == "cancel":
+                self._cancelled.add(message["id"])
+            elif message["type"] == "quit":
+                os._exit(0)
+            else:
+                self._requests.put(message)
+        self._leave()
+
+    def _leave(self) -> None:
+        """End at once, whatever runs: the client is dead, and nobody else looks after its folder."""
+        for _ in range(20):
+            if remove_if_dead(self._folder):
+                break
+            time.sleep(0.05)  # its pipes may end before its lock does
+        os._exit(0)
+
+    def work(self) -> None:
+        try:
+            import torch
+
+            from SAMMixLib.device import available_devices
+
+            torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: self.check_cancelled())
+            versions = {"sammix": __version__, "python": platform.python_version(), "torch": torch.__version__}
+            self.send({"type": "hello", "pid": os.getpid(), "versions": versions, "devices": available_devices()})
+            from SAMMixLib.worker.requests import REQUESTS, State
+        except Exception as error:
+            traceback.print_exc()
+            self.send(self._error(None, "internal", f"The packages of the segmentation do not load: {error}"))
+            os._exit(1)
+        state = State(self._folder)
+        while True:
+            self._answer(REQUESTS, state, self._requests.get())
+
+    def _answer(self, requests: dict[str, Any], state: Any, message: Message) -> None:
+        from SAMMixLib.worker.faults import explain
+
+        number = self._current = message["id"]
+        try:
+            self.check_cancelled()
+            fields = {name: value for name, value in message.items() if name not in ("type", "id")}
+            answer = {"type": "result", "id": number, **requests[message["type"]](state, self.progress, **fields)}
+        except Cancelled:
+            answer = self._error(number, "cancelled", "Cancelled.")
+        except Exception as error:
+            traceback.print_exc()
+            answer = self._error(number, *explain(error, self._folder))
+        self._current = None
+        self._cancelled.discard(number)
+        self.send(answer)
+
+    def check_cancelled(self) -> None:
+        """Before each layer of a network, too: one batch on a CPU can take longer than a cancel may."""
+        if self._current in self._cancelled:
+            raise Cancelled
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.check_cancelled()
+        self.send({"type": "progress", "id": self._current, "stage": stage, "done": done, "total": total})
+
+    def _error(self, number: int | None, kind: str, text: str) -> Message:
+        log = str(self._folder.with_suffix(".log"))
+        return {"type": "error", "id": number, "kind": kind, "message": " ".join(text.split()), "log": log}
