@@ -27,7 +27,12 @@ def register() -> None:
         checksums=f"SHA256:{CT_LIVER}",
     )
     SampleDataLogic.registerCustomSampleDataSource(
-        category=CATEGORY, sampleName="LiverPhantom", customDownloader=loadPhantom
+        category=CATEGORY,
+        sampleName="LiverPhantom",
+        uris="",  # none, but Sample Data counts them
+        fileNames="LiverPhantom.nrrd",
+        nodeNames="LiverPhantom",
+        customDownloader=loadPhantom,
     )
 
 
@@ -38,5 +43,6 @@ def loadPhantom(source=None):
         sitk.WriteImage(make_phantom().ct, str(path))
         node = slicer.util.loadVolume(str(path))
     node.SetName("LiverPhantom")
+    slicer.mrmlScene.RemoveNode(node.GetStorageNode())  # its file is gone; the scene saves the voxels elsewhere
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node

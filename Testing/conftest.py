@@ -1,0 +1,30 @@
+"""Leaves out the rooms whose packages are missing on this machine, and says so."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+ROOMS = {  # what a room cannot do without; PySide6.QtWidgets fails to load where libEGL is missing
+    "scene": ("slicer",),
+    "host": ("slicer", "PySide6.QtWidgets"),
+}
+
+
+def _obstacle(room: str) -> str | None:
+    if room == "host" and sys.version_info < (3, 12):
+        return "its stand-in for PythonQt needs Python 3.12"
+    for package in ROOMS[room]:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            return str(error)
+    return None
+
+
+left_out = {room: obstacle for room in ROOMS if (obstacle := _obstacle(room))}
+collect_ignore = list(left_out)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"left out: Testing/{room}: {obstacle}" for room, obstacle in left_out.items()]
