@@ -63,16 +63,20 @@ def host(tmp_path_factory):
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
     withNode = vtk.calldata_type(vtk.VTK_OBJECT)
-    scene.AddObserver(scene.NodeAddedEvent, withNode(_enterHierarchy))
-    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, withNode(_leaveHierarchy))
+    observers = [
+        scene.AddObserver(scene.NodeAddedEvent, withNode(_enterHierarchy)),
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, withNode(_leaveHierarchy)),
+    ]
     cache = slicer.vtkCacheManager()
     cache.SetRemoteCacheDirectory(str(tmp_path_factory.mktemp("cache")))
     scene.SetDataIOManager(slicer.vtkDataIOManager())
     scene.GetDataIOManager().SetCacheManager(cache)
     named = {name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in modules.items()}
-    return types.SimpleNamespace(
+    yield types.SimpleNamespace(
         scene=scene, application=application, colors=modules["colors"], modules=types.SimpleNamespace(**named)
     )
+    for each in observers:
+        scene.RemoveObserver(each)
 
 
 @pytest.fixture
