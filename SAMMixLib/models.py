@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from SAMMixLib.bundle import CARD, Bundle, open_bundle, verify_bundle
+from SAMMixLib.bundle import CARD, FILES, Bundle, open_bundle, verify_bundle
 from SAMMixLib.errors import SAMMixError
 
 STARTER = "starter"
@@ -97,6 +97,29 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
             )
         copied.rename(target)
     return open_bundle(target)
+
+
+def export_model(name: str, target: Path) -> Path:
+    """Write a bundle as one zip file, which :func:`import_model` reads on another machine; checked first.
+
+    Raises:
+        SAMMixError: no such bundle, a damaged one, or the file cannot be written.
+    """
+    bundle = open_bundle(find_model(name))
+    verify_bundle(bundle)
+    if target.suffix.lower() != ".zip":
+        raise SAMMixError(f"{target}: a model is exported as a .zip file; give such a name")
+    beside = target.with_name(f".{target.stem}-{os.getpid()}.zip")
+    try:
+        with zipfile.ZipFile(beside, "w") as archive:  # weights do not compress
+            for name_inside in (CARD, *FILES):
+                archive.write(bundle.folder / name_inside, f"{target.stem}/{name_inside}")
+        beside.replace(target)
+    except OSError as error:
+        raise SAMMixError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return target
 
 
 def _unzip(source: Path, folder: Path) -> Path:

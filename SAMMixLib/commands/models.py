@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 from SAMMixLib.bundle import open_bundle, verify_bundle
-from SAMMixLib.models import find_model, import_model, model_folders, remove_model, user_folder
+from SAMMixLib.models import export_model, find_model, import_model, model_folders, remove_model, user_folder
 
 
 def add_command(commands) -> None:
-    parser = commands.add_parser("models", help="list, show, verify, remove or import models", description=__doc__)
+    parser = commands.add_parser(
+        "models", help="list, show, verify, remove, import or export models", description=__doc__
+    )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
         ("list", _list, "all models with size and scores"),
@@ -19,6 +21,7 @@ def add_command(commands) -> None:
         ("verify", _verify, "check every file against its hash"),
         ("remove", _remove, "delete one of your models"),
         ("import", _import, "copy a bundle, a folder or a zip file, among your models"),
+        ("export", _export, "write a model as one zip file, to import it elsewhere"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         if name == "import":
@@ -26,6 +29,8 @@ def add_command(commands) -> None:
             action.add_argument("--name", help="name for the model, if not its own")
         elif name != "list":
             action.add_argument("model", help="name or folder of the bundle")
+        if name == "export":
+            action.add_argument("target", type=Path, metavar="FILE.zip")
         action.set_defaults(run=run)
 
 
@@ -73,3 +78,9 @@ def _import(options: argparse.Namespace) -> dict:
     bundle = import_model(options.source, options.name)
     print(f"imported {bundle.folder.name} into {bundle.folder}")
     return {"name": bundle.folder.name, "folder": str(bundle.folder)}
+
+
+def _export(options: argparse.Namespace) -> dict:
+    target = export_model(options.model, options.target)
+    print(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB")
+    return {"model": options.model, "file": str(target)}
