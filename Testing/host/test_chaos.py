@@ -24,7 +24,7 @@ def chaos(clinic, shared_data):
     return clinic, path
 
 
-def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_line, record_property):
+def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_line):
     clinic, path = chaos
     expected = by_command_line(path)
     click(clinic.ui.segmentButton)
@@ -55,8 +55,8 @@ def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_
         box.InvokeEvent(box.PointEndInteractionEvent)
         corrected = clinic.wait(lambda: not clinic.session.busy)
         corrections.append((time.perf_counter() - started, corrected))
-    print(f"\nwhole scan {whole:.1f} s, longest gap {1000 * gap:.0f} ms, cancel {cancel:.2f} s, box to mask "
-          + ", ".join(f"{seconds:.2f} s (gap {1000 * longest:.0f} ms)" for seconds, longest in corrections))  # fmt: skip
+    print(f"\nwhole scan {whole:.1f} s, longest gap {1000 * gap:.0f} ms, cancel {cancel:.2f} s, box to mask")
+    print(", ".join(f"{seconds:.2f} s (gap {1000 * longest:.0f} ms)" for seconds, longest in corrections))
     assert gap < MAX_GAP
     assert cancel < MAX_CANCEL
     assert max(seconds for seconds, _ in corrections) < MAX_CORRECTION
