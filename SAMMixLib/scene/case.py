@@ -20,7 +20,7 @@ from SAMMixLib.scene.geometry import RAS_TO_LPS, ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
 from SAMMixLib.scene.navigate import currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
-from SAMMixLib.scene.segments import createSegmentation, readLiver, writeLiver
+from SAMMixLib.scene.segments import bounds, createSegmentation, readLiver, writeLiver
 from SAMMixLib.scene.volume import checkVolume, importMask
 
 if TYPE_CHECKING:
@@ -147,7 +147,13 @@ class Case:
             return [0.0] * self.size()[0]
         columns = stackToRas(self.volumeNode)[:3, :2]
         pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
-        return (np.count_nonzero(self._liver(), axis=(1, 2)) * pixel).tolist()
+        stack = self._liver()
+        counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
+            np.zeros(len(stack), int),
+            bounds(stack),
+        )  # a count over the whole stack takes five times as long
+        counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
+        return (counts * pixel).tolist()
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""

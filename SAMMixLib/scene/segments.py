@@ -73,7 +73,7 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
     grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
     current = _voxels(segmentationNode, liver, grid, shape) if liver and keep else None
     # Only this part of the volume holds any liver, before or after: a thin-slice scan is five times as large.
-    box = _bounds(mask) if current is None else tuple(map(_hull, _bounds(mask), _bounds(current)))
+    box = bounds(mask) if current is None else tuple(map(_hull, bounds(mask), bounds(current)))
     mask = np.asarray(mask[box]) != 0
     current = np.zeros_like(mask) if current is None else current[box]
     new = mask
@@ -160,7 +160,7 @@ def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int
     return voxels
 
 
-def _bounds(array: np.ndarray) -> tuple[slice, ...]:
+def bounds(array: np.ndarray) -> tuple[slice, ...]:
     """The box of the voxels that are not zero, one voxel where there are none."""
     planes = np.flatnonzero(array.max(axis=(1, 2)))
     if not planes.size:
@@ -185,7 +185,7 @@ def _image(array: np.ndarray, corner: Sequence[int], grid: np.ndarray):
         array = np.zeros((2, 2, 2), bool)
         box = (slice(0, 2),) * 3
     else:
-        box = _bounds(array)
+        box = bounds(array)
     first = [side.start + start for side, start in zip(box, corner, strict=True)][::-1]
     last = [side.stop - 1 + start for side, start in zip(box, corner, strict=True)][::-1]
     extent = [int(end) for ends in zip(first, last, strict=True) for end in ends]

@@ -308,6 +308,7 @@ class Session:
         self.found[job.case.key] = findings
         if job.boxes is None:
             self._warm = job.case.key
+        yield
         yield from job.case.show(findings)
         findings.cam = None  # the scene holds it now
 
