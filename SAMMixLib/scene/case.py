@@ -149,9 +149,6 @@ class Case:
         pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
         stack = self._liver()
         counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
-            np.zeros(len(stack), int),
-            bounds(stack),
-        )  # a count over the whole stack takes five times as long
         counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
         return (counts * pixel).tolist()
 
