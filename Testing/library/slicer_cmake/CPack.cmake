@@ -1,0 +1,12 @@
+foreach(var EXTENSION_README_FILE EXTENSION_LICENSE_FILE)
+  if(NOT EXISTS ${${var}})
+    message(FATAL_ERROR "error: ${var} points to an inexistent file: ${${var}}")
+  endif()
+endforeach()
+# Each goes on as one argument: a semicolon in a value would break it.
+foreach(var HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
+  list(LENGTH EXTENSION_${var} count)
+  if(NOT count EQUAL 1)
+    message(FATAL_ERROR "error: EXTENSION_${var} is not one value")
+  endif()
+endforeach()

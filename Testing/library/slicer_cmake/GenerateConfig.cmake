@@ -1,0 +1,1 @@
+# Configurations for other extensions are of no interest here.
