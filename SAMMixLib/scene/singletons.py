@@ -16,7 +16,7 @@ def segmentEditorNode():
 
 def plotViewNode(chartNode):
     """The view of the panel's chart, showing `chartNode` or nothing."""
-    node = _singleton("vtkMRMLPlotViewNode")
+    node = _singleton("vtkMRMLPlotViewNode", owner=segmentEditorNode())
     node.SetSaveWithScene(False)
     node.SetHideFromEditors(True)
     node.SetPlotChartNodeID(chartNode.GetID() if chartNode else None)
@@ -35,11 +35,13 @@ def _isVolume(node) -> bool:
     return node.GetClassName() == "vtkMRMLScalarVolumeNode" and not isHelper(node)
 
 
-def _singleton(className: str):
+def _singleton(className: str, owner=None):
     node = slicer.mrmlScene.GetSingletonNode(TAG, className)
     if node is None:
         node = slicer.mrmlScene.CreateNodeByClass(className)
         node.UnRegister(None)
         node.SetSingletonTag(TAG)
+        if owner is not None:  # a view without one is taken up by the main window's layout, and shown there too
+            node.SetAndObserveParentLayoutNodeID(owner.GetID())
         node = slicer.mrmlScene.AddNode(node)
     return node

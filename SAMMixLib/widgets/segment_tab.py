@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import qt
+import slicer
 
 from SAMMixLib.scene.case import Case
 from SAMMixLib.scene.navigate import watchSlice
@@ -12,7 +14,8 @@ from SAMMixLib.scene.singletons import plotViewNode, segmentEditorNode
 from SAMMixLib.session.face import Look, changes, look
 from SAMMixLib.session.session import Session
 
-BUSY_MS, IDLE_MS, EDIT_MS = 20, 250, 400  # between two looks at the worker, and after an edit of the user's
+BUSY_MS, IDLE_MS, EDIT_MS = 20, 500, 400  # between two looks at the worker, and after an edit of the user's
+REDRAW_SECONDS = 0.1  # between two changes of the progress
 WHOLE_SCAN, CURRENT_SLICE = range(2)  # of scopeSelector
 
 
@@ -29,6 +32,7 @@ class SegmentTab:
         self.case: Case | None = None
         self._parameters = None
         self._look: Look = {}
+        self._updated = 0.0
         self._devices = None
         self._observed: list[Callable[[], None]] = []
         self._timer, self._editTimer = qt.QTimer(), qt.QTimer()
@@ -42,7 +46,11 @@ class SegmentTab:
         ui.liverButton.connect("clicked()", self.onLiver)
         ui.editBoxButton.connect("toggled(bool)", self.onEditBox)
         ui.deviceSelector.connect("activated(int)", self.onDevice)
-        ui.plotWidget.plotView().connect("dataSelected(vtkStringArray*,vtkCollection*)", self.onChartClicked)
+        # A qMRMLPlotWidget would offer the chart in a selector, and drop it since it is hidden from selectors.
+        self.plot = slicer.qMRMLPlotView()
+        self.plot.setMRMLScene(slicer.mrmlScene)
+        self.plot.connect("dataSelected(vtkStringArray*,vtkCollection*)", self.onChartClicked)
+        ui.plotFrame.layout().addWidget(self.plot)
 
     # Life cycle
 
@@ -111,7 +119,7 @@ class SegmentTab:
         self.ui.segmentEditor.setSegmentationNode(segmentation)
         self.ui.segmentEditor.setSourceVolumeNode(self.case.volumeNode if self.case else None)
         chart = self.case.chartNode() if self.case else None
-        self.ui.plotWidget.setMRMLPlotViewNode(plotViewNode(chart) if self._parameters else None)
+        self.plot.setMRMLPlotViewNode(plotViewNode(chart) if self._parameters else None)
 
     def _findings(self):
         return self.session.found.get(self.case.key) if self.case else None
@@ -168,7 +176,8 @@ class SegmentTab:
             if self._parameters.segmentation != self.case.segmentationNode:
                 self._parameters.segmentation = self.case.segmentationNode
             self._observe()
-        if was or self.session.busy or self._devices != self.session.settings.devices:
+        ended = was != self.session.busy
+        if ended or time.monotonic() - self._updated > REDRAW_SECONDS:
             self.update()
         self._timer.start(BUSY_MS if self.session.busy else IDLE_MS)
 
@@ -184,6 +193,7 @@ class SegmentTab:
 
     def update(self) -> None:
         """Bring the panel into line with the session."""
+        self._updated = time.monotonic()
         after = look(self.session, self.case)
         for name, properties in changes(self._look, after).items():
             for key, value in properties.items():

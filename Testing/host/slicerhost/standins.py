@@ -407,25 +407,3 @@ class qMRMLPlotView(QtWidgets.QLabel):
         pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
         self.setPixmap(QtGui.QPixmap.fromImage(
             QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()))  # fmt: skip
-
-
-@standin()
-class qMRMLPlotWidget(QtWidgets.QWidget):
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        layout = QtWidgets.QVBoxLayout(self)
-        compact(layout)
-        self.__dict__["_view"] = qMRMLPlotView()
-        layout.addWidget(self._view)
-
-    def setMRMLScene(self, scene):
-        self._view.setMRMLScene(scene)
-
-    def setMRMLPlotViewNode(self, node):
-        self._view.setMRMLPlotViewNode(node)
-
-    def mrmlPlotViewNode(self):
-        return self._view.mrmlPlotViewNode()
-
-    def plotView(self):
-        return self._view
