@@ -40,7 +40,7 @@ class Baseline:
 BASELINES = {
     "unet": Baseline(build_unet, dice=1.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=8),
     "transunet": Baseline(TransUNet, dice=0.5, cross_entropy=0.5, learning_rate=1e-4, batch_size=4),
-    "multimix": Baseline(MultiMix, dice=5.0, cross_entropy=1.0, learning_rate=1e-3, batch_size=8, classifies=True),
+    "multimix": Baseline(MultiMix, dice=5.0, cross_entropy=1.0, learning_rate=1e-2, batch_size=8, classifies=True),
 }
 
 
