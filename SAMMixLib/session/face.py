@@ -30,7 +30,6 @@ def look(session: Session, case: Case | None) -> Look:
     findings = session.found.get(case.key) if case else None
     k = case.current_slice() if case else None
     can_correct = bool(case) and k is not None and session.can_correct(case)
-    to_review = len(findings.review) if findings else 0
     cancel = session.busy and not session.correcting
     return {
         "noticeLabel": _text("" if session.busy else reason if case and not ok else "\n".join(warnings)),
@@ -51,8 +50,8 @@ def look(session: Session, case: Case | None) -> Look:
         "chartLabel": {"text": _chart_legend(findings)},
         "sliceLabel": {"text": texts.slice_line(findings, k) if findings and k is not None else ""},
         "reviewButton": {
-            "text": f"Next to review ({to_review})" if to_review else "Nothing to review",
-            "enabled": to_review > 0,
+            "text": _review_text(findings),
+            "enabled": bool(findings and findings.review),
         },
         "editBoxButton": {"enabled": can_correct},
         "noLiverButton": {"enabled": can_correct},
@@ -94,6 +93,12 @@ def _progress(session: Session) -> dict[str, Any]:
     return {"visible": True, "value": round(STEPS * fraction), "format": doing}
 
 
+def _review_text(findings: Findings | None) -> str:
+    if findings is None:
+        return "Next to review"
+    return f"Next to review ({len(findings.review)})" if findings.review else "Nothing to review"
+
+
 def _chart_legend(findings: Findings | None) -> str:
     """Rich text with the colours of the chart's curves."""
     if findings is None:
@@ -115,4 +120,4 @@ def _hint(session: Session, case: Case | None) -> str:
         return "Segment the liver first."
     if not session.can_correct(case):
         return "The model does not hold this scan any more: to correct it by boxes, press Segment Liver."
-    return "Edit box: drag its corners in a slice view; the slice is segmented again at once."
+    return "Edit box: drag its corners in the red view; the slice is segmented again at once."

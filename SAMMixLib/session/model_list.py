@@ -9,7 +9,7 @@ from SAMMixLib.bundle import open_bundle, verify_bundle
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models import find_model, model_folders, user_folder
 
-COLUMNS = ("Model", "Size", "Labelled slices", "Validation Dice")
+COLUMNS = ("Model", "Size", "Labelled slices", "Validation Dice (CAM)")
 
 
 @dataclass(frozen=True)
