@@ -133,6 +133,7 @@ class SegmentTab:
             alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
             k = self.case.current_slice()
             self.session.segment(self.case, [k] if alone and k is not None else None)
+        self.update()
         self.onTimer()
 
     def onUnload(self) -> None:
@@ -164,6 +165,7 @@ class SegmentTab:
         self.session.correct(self.case, {k: boxes})
         if not self.session.busy:  # refused: the box goes back to where it was
             self.case.draw(self._findings())
+        self.update()
         self.onTimer()
 
     # What happens by itself

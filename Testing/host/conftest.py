@@ -103,7 +103,7 @@ def clinic(desk) -> Clinic:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory) -> tuple[Path, np.ndarray]:
     """A small phantom's file, and its liver on the same array."""
-    drawn = make_phantom(size=(128, 128, 24))
+    drawn = make_phantom(size=(128, 128, 16))
     path = tmp_path_factory.mktemp("phantom") / "phantom.nrrd"
     sitk.WriteImage(drawn.ct, str(path))
     return path, sitk.GetArrayFromImage(drawn.liver)

@@ -26,7 +26,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory) -> Path:
     """The phantom, small unless the pictures are for the manual."""
-    size = (256, 256, 64) if "SAMMIX_SCREENSHOTS" in os.environ else (128, 128, 24)
+    size = (256, 256, 64) if "SAMMIX_SCREENSHOTS" in os.environ else (128, 128, 16)
     path = tmp_path_factory.mktemp("phantom") / "LiverPhantom.nrrd"
     sitk.WriteImage(make_phantom(size=size).ct, str(path))
     return path
