@@ -66,7 +66,7 @@ def test_segment_liver(clinic, phantom, by_command_line):
     assert not clinic.ui.progressBar.visible
     assert gap < MAX_GAP
     assert np.array_equal(clinic.liver(), by_command_line(phantom[0]))
-    assert dice(clinic.liver(), phantom[1]) > 0.9
+    assert dice(clinic.liver(), phantom[1]) > 0.85  # on slices 20 mm apart
     assert clinic.ui.resultLabel.text.startswith("Liver ")
     assert clinic.ui.segmentationSelector.currentNode() is clinic.tab.case.segmentationNode
     assert not clinic.desktop.dialogs
