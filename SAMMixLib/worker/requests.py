@@ -93,7 +93,7 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
     ks = range(len(result.mask)) if slices is None else slices
     cams = np.rint(result.cams.astype(np.float32) * 255).astype(np.uint8)
     written = state.write(mask=scan.stack.to_grid(result.mask), cam=frame_image(cams, scan.frame, scan.stack))
-    limits = state.segmenter.config.volume
+    gate_high = state.segmenter.config.volume.gate_high
     state.scan = scan
     return_memory()
     progress("write results", 1, 1)
@@ -104,7 +104,7 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
         "area_mm2": _numbers(result.area_mm2[ks]),
         "volume_ml": result.volume_ml,
         "slice_range": result.slice_range,
-        "review": slices_to_review(result, limits.gate_high, limits.gate_low),
+        "review": slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, gate_high),
         "slices_total": len(result.mask),
         "model": result.model_name,
         "device": result.device,
