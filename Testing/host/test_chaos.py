@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from slicerhost.desktop import click
 
 from SAMMixLib.scene.hygiene import helper
-from SAMMixLib.session.session import State
+from SAMMixLib.session.pace import SEGMENT
 
 MAX_GAP = 0.1  # s between two events
 MAX_CANCEL = 2.0  # s
@@ -28,10 +28,11 @@ def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_
     clinic, path = chaos
     expected = by_command_line(path)
     click(clinic.ui.segmentButton)
-    clinic.wait(lambda: clinic.session.state is State.RUNNING and clinic.session.stage()[1], 120)
+    clinic.wait(lambda: clinic.session.stage()[0] == SEGMENT and clinic.session.stage()[1], 120)
+    time.sleep(0.3)  # into the next batch
     started = time.perf_counter()
     click(clinic.ui.segmentButton)
-    clinic.wait(lambda: not clinic.session.busy, 10)
+    clinic.wait(lambda: not clinic.session.busy and (not clinic.session.loaded or clinic.session.worker.idle), 10)
     cancel = time.perf_counter() - started
     assert not clinic.session.error and clinic.tab.case.segmentationNode is None
 
