@@ -72,6 +72,16 @@ def ct_augmentation() -> Compose:
     )
 
 
+def augmented(transform: Compose, images: Tensor, masks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Slices ``[n, 1, S, S]`` in 0..1 and masks ``[n, S, S]``, each pair moved alike."""
+    pairs = [
+        transform({"image": image, "mask": torch.as_tensor(mask)[None].float()})
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    images = torch.stack([torch.as_tensor(pair["image"]) for pair in pairs]).clamp(0, 1)
+    return images, torch.stack([torch.as_tensor(pair["mask"])[0] for pair in pairs])
+
+
 class Batch(NamedTuple):
     """n slices to learn from."""
 
@@ -79,6 +89,7 @@ class Batch(NamedTuple):
     labels: Tensor  # float [n], 1 where there is liver
     masks: Tensor  # [n, S, S]
     has_liver_mask: Tensor  # bool [n]
+    features: Tensor | None = None  # [n, c, h, w], what the encoder's frozen part makes of the slices, if known
 
 
 class SliceBatches:
@@ -105,15 +116,7 @@ class SliceBatches:
         images, masks = windowed(self.dataset.images[chosen], self.model), self.dataset.masks[chosen]
         if self.augmentation is not None:
             self.augmentation.set_random_state(step_seed(self.seed, step, self.stream))
-            images, masks = self._augmented(images, masks)
+            images, masks = augmented(self.augmentation, images, masks)
         labels = torch.from_numpy(self.dataset.labels[chosen].astype(np.float32))
         has_liver_mask = torch.from_numpy((self.dataset.has_mask & self.dataset.labels)[chosen])
         return Batch(images, labels, torch.as_tensor(masks), has_liver_mask)
-
-    def _augmented(self, images: Tensor, masks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
-        pairs = [
-            self.augmentation({"image": image, "mask": torch.as_tensor(mask)[None].float()})
-            for image, mask in zip(images, masks, strict=True)
-        ]
-        images = torch.stack([torch.as_tensor(pair["image"]) for pair in pairs]).clamp(0, 1)
-        return images, torch.stack([torch.as_tensor(pair["mask"])[0] for pair in pairs])

@@ -72,6 +72,7 @@ class TrainingConfig:
     labelled_slices: int | None = 50  # masks used; None is every mask there is
     seed: int = 0
     epochs: int = 10  # over the image-level labels
+    steps: int | None = None  # in place of epochs; validated after every fifth of them
     batch_size: int = 30  # slices for the classification loss
     mask_batch_size: int = 30  # labelled slices for the segmentation loss
     learning_rate: float = 1e-3
@@ -84,6 +85,7 @@ class TrainingConfig:
     boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
     jitter: float = 0.1  # of the box's extent
     augment: bool = False
+    views: int = 0  # fixed views of a slice, whose frozen features are computed once; 0 augments anew at every step
     weight_average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0 is off
     validation_slices: int | None = None  # at most so many after each epoch; None is all
 

@@ -32,9 +32,12 @@ from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
 from SAMMixLib.slices import SliceDataset, choose_labelled
+from SAMMixLib.views import ViewBatches, make_views, stored_features
+from SAMMixLib.windowing import windowed
 
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
+VALIDATIONS = 5  # of a run whose steps are given
 CLASSIFY, SEGMENT = 1, 2  # streams of random numbers
 
 
@@ -59,6 +62,7 @@ class Trainer:
         labelled: positions of the training slices whose masks are used; drawn by the seed when None.
         device, dtype: where the networks run; bfloat16 means autocast, the weights stay float32.
         base_weights: the file of a ViT backbone's public weights.
+        features_folder: where the frozen features of views are kept, for runs that share them; in `folder` when None.
 
     Raises:
         SAMMixError: see :func:`check_training_sets`; or the base weights are missing or not those known.
@@ -75,22 +79,24 @@ class Trainer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         base_weights: Path | None = None,
+        features_folder: Path | None = None,
     ) -> None:
         check_training_sets(train, validation)
         settings = config.training
         self.config, self.folder, self.record = config, Path(folder), record
         self.device, self.dtype = torch.device(device), dtype
         if labelled is None:
-            count = settings.labelled_slices or int((train.has_mask & train.labels).sum())
+            count = settings.labelled_slices
+            count = int((train.has_mask & train.labels).sum()) if count is None else count
             labelled = choose_labelled(train, count, settings.seed)
         self.labelled = labelled
         # Masks beyond the chosen ones stay unseen.
         train = replace(train, has_mask=np.isin(np.arange(len(train)), self.labelled))
-        self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
-        self.segment_batches = SliceBatches(train.select(self.labelled), config, settings.mask_batch_size, SEGMENT)
-        self.validation = validation_subset(validation, settings.validation_slices)
+        self.train, self.validation = train, validation_subset(validation, settings.validation_slices)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
-        self.steps = settings.epochs * self.steps_per_epoch
+        self.steps = settings.steps or settings.epochs * self.steps_per_epoch
+        if settings.steps:
+            self.steps_per_epoch = math.ceil(settings.steps / VALIDATIONS)
 
         torch.manual_seed(settings.seed)
         self.model = build_model(config.model, load_base_weights(config, base_weights)).to(self.device)
@@ -102,9 +108,27 @@ class Trainer:
         )
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), weight_decay=settings.weight_decay)
         self.state = RunState()
+        self.features_folder = features_folder or self.folder / "features"
+        self.validation_features: np.ndarray | None = None
+
+    def prepare(self, progress: Progress) -> None:
+        """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
+        settings, train = self.config.training, self.train
+        sizes = {CLASSIFY: settings.batch_size, SEGMENT: settings.mask_batch_size}
+        chosen = {CLASSIFY: np.arange(len(train)), SEGMENT: self.labelled}
+        if settings.views:
+            backbone, features = self.model.backbone, self.features_folder
+            views = make_views(train, self.config, backbone, features, self.dtype, progress)
+            seen = windowed(self.validation.images, self.config.model)
+            self.validation_features = stored_features(backbone, seen, features, self.dtype, progress)
+            loaders = [ViewBatches(train, views, chosen[s], self.config, sizes[s], s) for s in sizes]
+        else:
+            loaders = [SliceBatches(train.select(chosen[s]), self.config, sizes[s], s) for s in sizes]
+        self.classify_batches, self.segment_batches = loaders
 
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
+        self.prepare(progress)
         saved = time.monotonic()
         while self.state.step < self.steps:
             losses = self.train_step(self.state.step)
@@ -112,7 +136,7 @@ class Trainer:
             if self.state.step % REPORT_STEPS == 0:
                 self.report({"step": self.state.step, **losses})
             progress("train", self.state.step, self.steps)
-            end_of_epoch = self.state.step % self.steps_per_epoch == 0
+            end_of_epoch = self.state.step % self.steps_per_epoch == 0 or self.state.step == self.steps
             if end_of_epoch:
                 say(self.validate(progress))
             if end_of_epoch or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -130,10 +154,14 @@ class Trainer:
         self.model.train()
         self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
 
-        classify, segment = self.classify_batches(step), self.segment_batches(step)
+        classify = self.classify_batches(step)
+        segment = self.segment_batches(step) if len(self.labelled) else None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             classification, activation = self.classification_step(classify)
-            segmentation = self.segmentation_step(segment, step)
+            segmentation = classification.new_zeros(())
+            if segment is not None:
+                segmentation, on_labelled = self.segmentation_step(segment, step)
+                activation = activation + on_labelled
         loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
         if not torch.isfinite(loss):
             raise SAMMixError(
@@ -153,32 +181,37 @@ class Trainer:
 
     def classification_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
-        maps = self.maps(batch.slices.to(self.device))
+        slices, features = self.on_device(batch)
+        maps = self.model.classify(slices, features)
         classification = classification_loss(liver_logit(maps), batch.labels.to(self.device))
         labelled = batch.has_liver_mask
         if not (self.config.training.cam_weight and labelled.any()):
             return classification, classification.new_zeros(())
         return classification, activation_loss(maps[labelled], batch.masks[labelled].to(self.device))
 
-    def maps(self, slices: Tensor) -> Tensor:
-        """Class maps; a shared encoder is only read here."""
-        with torch.no_grad():
-            embeddings = self.model.backbone.encode(slices) if self.model.shares_encoder else None
-        return self.model.classify(slices, embeddings)
+    def on_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The batch's slices, and their features where they are stored or the classifier needs them."""
+        slices = batch.slices.to(self.device)
+        if batch.features is not None:
+            return slices, batch.features.to(self.device)
+        return slices, self.model.backbone.begin(slices) if self.model.shares_encoder else None
 
-    def segmentation_step(self, batch: Batch, step: int) -> Tensor:
-        """Eq. 9 on a batch of labelled slices; the prompts are constants."""
-        slices, masks = batch.slices.to(self.device), batch.masks.to(self.device)
-        embeddings = self.model.backbone.encode(slices)
+    def segmentation_step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Eq. 9 and the activation loss on a batch of labelled slices; the prompts are constants."""
+        settings, masks = self.config.training, batch.masks.to(self.device)
+        slices, features = self.on_device(batch)
         self.model.classifier.eval()  # boxes as in use; and so few slices would upset the batch norms' statistics
-        with torch.no_grad():
-            cams = self.model.activate(self.model.classify(slices, embeddings if self.model.shares_encoder else None))
+        with torch.set_grad_enabled(settings.cam_weight > 0):
+            maps = self.model.classify(slices, features)
         self.model.classifier.train()
+        activation = activation_loss(maps, masks) if settings.cam_weight else maps.new_zeros(())
+        cams = self.model.activate(maps)
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
         if not usable.any():
-            return embeddings.sum() * 0.0
-        logits, _ = self.model.segment(embeddings[usable], boxes, cams[usable])
-        return segmentation_loss(logits, masks[usable], self.config.training.cross_entropy)
+            return maps.new_zeros(()), activation
+        embeddings = self.model.embed(slices[usable], None if features is None else features[usable])
+        logits, _ = self.model.segment(embeddings, boxes, cams[usable])
+        return segmentation_loss(logits, masks[usable], settings.cross_entropy), activation
 
     def training_boxes(self, cams: Tensor, masks: Tensor, step: int) -> tuple[list[Tensor], Tensor]:
         """A box for each slice that has one, and which slices those are.
@@ -206,7 +239,9 @@ class Trainer:
         """Score the epoch on the validation patients, keep the bundle if it is the best, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
-        found = predict_slices(model, self.validation, "cam", dtype=self.dtype, progress=progress)
+        found = predict_slices(
+            model, self.validation, "cam", dtype=self.dtype, progress=progress, features=self.validation_features
+        )
         scores = validation_scores(found.masks, self.validation)
         epoch = self.state.step // self.steps_per_epoch
         seconds = round(time.monotonic() - started, 1)

@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         return self.image_encoder(self._input(slices))
 
     def begin(self, slices: Tensor) -> Tensor:
-        """Slices ``[n, 1, S, S]`` in 0..1 to features ``[n, c, h, w]``, through the part that training never changes."""
+        """Slices ``[n, 1, S, S]`` in 0..1 to features ``[n, c, h, w]``, by the part that training never changes."""
         return self.image_encoder.begin(self._input(slices))
 
     def finish(self, features: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from SAMMixLib.checkpoint import trained_state
 from SAMMixLib.config import PRESETS, Config
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.phantom import make_phantom
+from SAMMixLib.progress import silent
 from SAMMixLib.recipe import Recipe, Source, read_recipe
 from SAMMixLib.slices import SliceDataset
 from SAMMixLib.training import Trainer, check_training_sets, learning_rate_scale, validation_subset
@@ -93,6 +94,7 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
         folder.mkdir()
         trainer = Trainer(tiny_config(), *sets, folder, {})
         if kill_after:
+            trainer.prepare(silent)
             for step in range(kill_after):  # what a run does before it is killed between two checkpoints
                 trainer.train_step(step)
                 trainer.state.step += 1
@@ -115,12 +117,32 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
 def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path):
     trainer = Trainer(tiny_config(weight_average=0.0), *sets, tmp_path, {})
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.prepare(silent)
     trainer.train_step(0)
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert {"classifier.head.weight"} < changed
     assert any("lora_B" in name for name in changed) and any("mask_decoder" in name for name in changed)
     assert changed <= set(trained_state(trainer.model))
     assert not any("prompt_encoder" in name or "base_layer" in name for name in changed)
+
+
+def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets, tmp_path):
+    config = tiny_config(views=2, steps=2, weight_average=0.0)
+    config = replace(config, model=replace(config.model, classifier="encoder_head"))
+
+    trainer = Trainer(config, *sets, tmp_path, {})
+    trainer.prepare(silent)
+    batch = trainer.segment_batches(0)
+    with torch.inference_mode():
+        features = trainer.model.backbone.begin(batch.slices)
+    assert torch.allclose(batch.features, features, atol=0.02 * features.abs().max().item())
+
+    written = sorted((tmp_path / "features").iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(trainer.model.backbone), "begin", None)  # the stored features are all that is used
+        bundle = trainer.run()
+    assert sorted((tmp_path / "features").iterdir()) == written and len(written) == 2
+    assert open_bundle(bundle).config == config
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
