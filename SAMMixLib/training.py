@@ -48,6 +48,7 @@ class RunState:
     step: int = 0
     best_score: float = -math.inf
     history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0  # processor time of the training steps, all threads together
 
 
 class Trainer:
@@ -131,7 +132,9 @@ class Trainer:
         self.prepare(progress)
         saved = time.monotonic()
         while self.state.step < self.steps:
+            started = time.process_time()
             losses = self.train_step(self.state.step)
+            self.state.seconds += time.process_time() - started
             self.state.step += 1
             if self.state.step % REPORT_STEPS == 0:
                 self.report({"step": self.state.step, **losses})

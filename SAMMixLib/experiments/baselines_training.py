@@ -65,13 +65,6 @@ class Budget:
             raise SAMMixError(f"training budget: {self.epochs} epochs, {self.seconds} seconds; give one of the two")
 
 
-@dataclass
-class BaselineState(RunState):
-    """All that a resumed run needs beside its config and data."""
-
-    seconds: float = 0.0  # spent of the budget
-
-
 class BaselineTrainer:
     """One run of one network in one folder; see :func:`SAMMixLib.experiments.baselines.train_baseline`.
 
@@ -111,7 +104,7 @@ class BaselineTrainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), self.baseline.learning_rate, weight_decay=config.training.weight_decay
         )
-        self.state = BaselineState()
+        self.state = RunState()
 
     @property
     def spent(self) -> float:
@@ -224,6 +217,6 @@ class BaselineTrainer:
             )
         load_trained_state(self.network, content["model"], self.folder)
         self.optimiser.load_state_dict(content["optimiser"])
-        self.state = BaselineState(**content["run"])
+        self.state = RunState(**content["run"])
         lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
         (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
