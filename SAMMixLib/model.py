@@ -42,9 +42,7 @@ class SAMMix(nn.Module):
         self.classifier = classifier
         self.backbone = backbone
 
-    def forward(
-        self, slices: Tensor, boxes: list[Tensor] | None = None, features: Tensor | None = None
-    ) -> SliceOutput:
+    def forward(self, slices: Tensor, boxes: list[Tensor] | None = None, features: Tensor | None = None) -> SliceOutput:
         """Segment windowed slices ``[n, 1, S, S]`` in 0..1, by their own CAM boxes or by the given ones.
 
         `features` is what the backbone's frozen part makes of the slices, where that is known already.
