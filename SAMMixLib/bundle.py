@@ -145,10 +145,12 @@ def load_base_weights(
 
     base = base or base_weights_of(config)
     if base["name"] == LITE_MEDSAM:
+        if path is not None:
+            raise SAMMixError(f"{path}: {LITE_MEDSAM} brings its own weights; leave --base-weights out")
         return None
     if path is None:
         raise SAMMixError(f"the backbone {base['name']} needs its public weights; give --base-weights FILE")
-    return load_tensors(path, base["sha256"] or None)
+    return load_tensors(path, base.get("sha256") or None)
 
 
 def open_bundle(folder: str | Path) -> Bundle:
@@ -169,9 +171,10 @@ def open_bundle(folder: str | Path) -> Bundle:
         raise SAMMixError(f"{folder / CARD}: no SAMMix model card; import the bundle again")
     if schema > SCHEMA:
         raise SAMMixError(f"{folder}: bundle schema {schema} is newer than this SAMMix knows ({SCHEMA}); update SAMMix")
-    missing = [key for key in ("name", "base", "config", "training", "sha256") if key not in card]
-    if missing:
-        raise SAMMixError(f"{folder / CARD}: lacks {', '.join(missing)}; import the bundle again")
+    kinds = {"name": str, "base": dict, "config": dict, "training": dict, "sha256": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(card.get(key), kind)]
+    if wrong or not isinstance(card["base"].get("name"), str):
+        raise SAMMixError(f"{folder / CARD}: {', '.join(wrong) or 'base'} missing or damaged; import the bundle again")
     bundle = Bundle(folder, card)
     _ = bundle.config  # an unreadable config is refused here, not at the first use
     return bundle
@@ -186,6 +189,8 @@ def verify_bundle(bundle: Bundle) -> None:
     from SAMMixLib.networks.weights import sha256_of
 
     for name in FILES:
+        if not (bundle.folder / name).is_file():
+            raise SAMMixError(f"{bundle.folder / name}: is missing; remove the bundle and import it again")
         if sha256_of(bundle.folder / name) != bundle.card["sha256"].get(name):
             raise SAMMixError(
                 f"{bundle.folder / name}: changed since it was written; remove the bundle and import it again"

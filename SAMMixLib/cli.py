@@ -31,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        print(f"sammix: error: the package {error.name} is not installed; run: pip install sammix", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"sammix: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps(figures, allow_nan=False))
     return 0

@@ -24,6 +24,13 @@ CHOICES = {
 }
 
 
+LEAST = {
+    "size": 32, "lora_rank": 1, "lora_blocks": 1, "backbone_size": 64, "labelled_slices": 0, "seed": 0, "epochs": 1,
+    "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "padding": 0,
+    "mask_index": 0, "smooth_boxes": 0, "refine": 0, "gap_mm": 0,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Fig. 1 of the paper: what the model is made of."""
@@ -109,6 +116,8 @@ class Config:
             SAMMixError: an unknown entry, an unknown choice or a value of the wrong type, named with `source`.
         """
         parts = {part.name: part.default_factory for part in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
+            raise SAMMixError(f"{source}: a config is a JSON object with the parts {', '.join(parts)}, each an object")
         unknown = sorted(set(data) - set(parts))
         if unknown:
             raise SAMMixError(f"{source}: unknown part {unknown[0]!r}; known are {', '.join(parts)}")
@@ -124,6 +133,8 @@ def _part(kind: Any, values: dict[str, Any], source: str) -> Any:
             raise SAMMixError(f"{source}.{name}: {value!r} is none of {', '.join(CHOICES[name])}")
         if not _is_of(value, fields[name].type):
             raise SAMMixError(f"{source}.{name}: {value!r} should be {fields[name].type}")
+        if value is not None and value < LEAST.get(name, value):
+            raise SAMMixError(f"{source}.{name}: {value!r} should be at least {LEAST[name]}")
     return kind(**values)
 
 
@@ -145,8 +156,6 @@ def read_config(path: str | Path) -> Config:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SAMMixError(f"{path}: cannot be read as a config: {error}") from None
-    if not isinstance(data, dict):
-        raise SAMMixError(f"{path}: a config is a JSON object with the parts model, volume and training")
     return Config.from_dict(data, str(path))
 
 

@@ -21,7 +21,9 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise SAMMixError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise SAMMixError(f"--device {wanted}: unknown; use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
         raise SAMMixError(
             f"--device {wanted}: no such CUDA device here; use --device cpu, or install a CUDA build of torch"
@@ -43,6 +45,11 @@ def available_devices() -> list[dict[str, str]]:
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "text": "Apple GPU"})
     return [*found, {"name": "cpu", "text": f"CPU, {torch.get_num_threads()} threads"}]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory did not suffice; on the CPU torch says so in words only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:

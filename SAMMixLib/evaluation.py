@@ -23,6 +23,7 @@ from SAMMixLib.progress import Progress, silent
 from SAMMixLib.slices import SliceDataset
 
 PROVENANCE = ("data", "split", "labelled_slices", "seed")
+NOT_STATED = "not stated"
 PIXELS = 256
 """Distances in pixels are those of the slice at this size, as in the paper."""
 
@@ -101,7 +102,7 @@ def evaluate_slices(
 def evaluate_volumes(
     pairs: Sequence[tuple[str | Path, str | Path]],
     provenance: Mapping[str, Any],
-    prompt: str = "cam",
+    prompt: str = NOT_STATED,
     label: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -111,7 +112,7 @@ def evaluate_volumes(
     Args:
         pairs: (prediction, reference) paths; the grids must be the same but for the order of their axes.
         provenance: as in :func:`evaluate_slices`.
-        prompt: where the prompts of the predictions came from.
+        prompt: where the prompts of the predictions came from, "cam" or "oracle", if that is known.
         label: which label of the references is liver; by default every voxel above 0.
 
     Raises:
@@ -146,9 +147,9 @@ def _slice_scores(mask: np.ndarray, reference: np.ndarray, spacing: np.ndarray) 
 
 
 def _stated(provenance: Mapping[str, Any], prompt: str) -> dict[str, Any]:
-    if prompt not in ("cam", "oracle"):
+    if prompt not in ("cam", "oracle", NOT_STATED):
         raise SAMMixError(f"the prompt source is '{prompt}'; say cam or oracle")
-    return dict.fromkeys(PROVENANCE, "not stated") | dict(provenance) | {"prompt": prompt}
+    return dict.fromkeys(PROVENANCE, NOT_STATED) | dict(provenance) | {"prompt": prompt}
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -194,7 +195,7 @@ def _evaluation(rows: list, volumes: list, provenance: dict[str, Any], seed: int
     p_liver = _column(rows, "p_liver")
     if not np.isnan(p_liver).any():
         summary["auc"] = roc_auc(p_liver, liver, patients, seed)
-    if provenance["prompt"] == "cam":
+    if provenance["prompt"] != "oracle":
         summary["masked_without_liver"] = over(_column(rows, "masked"), ~liver)
     names = _column(volumes, "patient", str)
     for name in SCORES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -65,7 +66,10 @@ def remove_model(name: str) -> Path:
     folder = find_model(name)
     if folder.parent != user_folder():
         raise SAMMixError(f"{name}: only models in {user_folder()} can be removed")
-    shutil.rmtree(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise SAMMixError(f"{folder}: cannot be removed ({error.strerror})") from None
     return folder
 
 
@@ -77,26 +81,36 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
     """
     if not source.exists():
         raise SAMMixError(f"{source}: no such file or folder")
-    user_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=user_folder()) as beside:
-        copied = Path(beside) / "bundle"
-        if source.is_dir():
-            if not (source / CARD).is_file():
-                raise SAMMixError(f"{source}: no model bundle ({CARD} is missing)")
-            shutil.copytree(source, copied)
-        else:
-            copied = _unzip(source, copied)
-        bundle = open_bundle(copied)
-        verify_bundle(bundle)
-        target = user_folder() / (name or bundle.name)
-        if target.parent != user_folder() or target.name.startswith("."):
-            raise SAMMixError(f"{target.name!r}: not a usable model name; give another with --name")
-        if target.exists() or target.name == STARTER:
-            raise SAMMixError(
-                f"{target.name}: a model of this name exists; give another with --name, or remove it first"
-            )
-        copied.rename(target)
-    return open_bundle(target)
+    try:
+        user_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=user_folder()) as beside:
+            return open_bundle(_import_beside(source, Path(beside), name))
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or "copying failed: no space, or no permission"
+        raise SAMMixError(f"{user_folder()}: cannot be written ({reason}); choose a place with SAMMIX_HOME") from None
+
+
+def _import_beside(source: Path, beside: Path, name: str | None) -> Path:
+    """Copy into `beside`, check there, then rename to the model's own folder."""
+    copied = beside / "bundle"
+    if source.is_dir():
+        if not (source / CARD).is_file():
+            raise SAMMixError(f"{source}: no model bundle ({CARD} is missing)")
+        shutil.copytree(source, copied)
+    else:
+        copied = _unzip(source, copied)
+    bundle = open_bundle(copied)
+    verify_bundle(bundle)
+    name = name or bundle.name
+    target = user_folder() / name
+    if target.parent != user_folder() or target.name != name or name.startswith("."):
+        raise SAMMixError(f"{name!r}: not a usable model name; give another with --name")
+    if target.exists() or name == STARTER:
+        raise SAMMixError(f"{name}: a model of this name exists; give another with --name, or remove it first")
+    # From now on the model goes by this name everywhere; the card itself has no hash.
+    (copied / CARD).write_text(json.dumps(bundle.card | {"name": name}, indent=1) + "\n", encoding="utf-8")
+    copied.rename(target)
+    return target
 
 
 def export_model(name: str, target: Path) -> Path:

@@ -58,12 +58,17 @@ def check_report(directory: Path) -> None:
     """Make sure, before the long work, that a report can be written into ``directory``.
 
     Raises:
-        SAMMixError: its parent does not exist, or it is a file.
+        SAMMixError: its parent does not exist, it is a file, or nothing can be written there.
     """
     if not directory.parent.is_dir():
         raise SAMMixError(f"{directory}: its parent folder does not exist; make it first or choose another place")
     if directory.exists() and not directory.is_dir():
         raise SAMMixError(f"{directory}: is a file; choose a folder for the report")
+    try:
+        with tempfile.TemporaryFile(dir=directory if directory.is_dir() else directory.parent):
+            pass
+    except OSError as error:
+        raise SAMMixError(f"{directory}: the report cannot be written there ({error.strerror})") from None
 
 
 def report_figures(result: SegmentationResult, title: str) -> dict:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from SAMMixLib.cam import liver_logit
 from SAMMixLib.config import VolumeConfig
+from SAMMixLib.device import out_of_memory
 from SAMMixLib.embeddings import EmbeddingCache
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.frame_space import Bounds, frame_edges, pixel_bounds
@@ -83,11 +84,12 @@ class Scan:
         while True:
             try:
                 return self._segment(slices, progress)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 if self.segmenter.batch_size == 1:
-                    raise SAMMixError(
-                        f"{self.segmenter.device}: not enough memory for one slice; use --device cpu"
-                    ) from error
+                    other = "close other programs" if self.segmenter.device.type == "cpu" else "use --device cpu"
+                    raise SAMMixError(f"{self.segmenter.device}: not enough memory for one slice; {other}") from error
                 self.segmenter.batch_size //= 2
 
     @torch.inference_mode()

@@ -154,6 +154,8 @@ def _to_hu(image: np.ndarray, hu_range: tuple[float, float]) -> np.ndarray:
     """uint8 stands for ``hu_range``; every other type holds HU."""
     if image.dtype != np.uint8:
         return image
+    if not hu_range[0] < hu_range[1]:
+        raise SAMMixError(f"the HU range {hu_range[0]:g} to {hu_range[1]:g} is empty; give the lower value first")
     return np.linspace(*hu_range, 256, dtype=np.float32)[image]
 
 

@@ -183,12 +183,27 @@ def write_mask(mask: sitk.Image, path: str | Path, overwrite: bool = True) -> No
     if suffix == ".seg.nrrd":
         for key, value in liver_segment(labels.GetSize()).items():
             labels.SetMetaData(key, value)
+    _write_whole(labels, path, suffix)
+
+
+def write_scan(image: sitk.Image, path: str | Path) -> None:
+    """Write a scan, compressed, by suffix as in :func:`write_mask`; it appears whole or not at all.
+
+    Raises:
+        SAMMixError: as :func:`write_mask`.
+    """
+    path = Path(path)
+    check_output(path)
+    _write_whole(image, path, _suffix(path, WRITABLE))
+
+
+def _write_whole(image: sitk.Image, path: Path, suffix: str) -> None:
     temporary = path.with_name(f".{path.name[: -len(suffix)]}-{secrets.token_hex(4)}{suffix}")
     try:
         with quiet_itk():
-            sitk.WriteImage(labels, str(temporary), useCompression=True)
+            sitk.WriteImage(image, str(temporary), useCompression=True)
             written = sitk.ReadImage(str(temporary))
-        if not _same_image(written, labels):
+        if not _same_image(written, image):
             raise OSError(errno.EIO, "the file came out incomplete")
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
@@ -345,7 +360,7 @@ def _in_hu(path: Path, image: sitk.Image) -> tuple[sitk.Image, list[str]]:
     if array.dtype.kind == "f" and (broken := ~np.isfinite(array)).any():
         array = np.where(broken, array.dtype.type(AIR), array)
         warnings.append(f"{path}: {np.count_nonzero(broken)} voxels are NaN or infinite; they count as air ({AIR} HU)")
-    lowest, highest = array.min(), array.max()
+    lowest, highest = array.min().item(), array.max().item()  # Python numbers: int16 ones would overflow below
     if lowest == highest:
         raise SAMMixError(f"{path}: every voxel is {lowest:g}; this is not a CT")
     if highest - lowest < 50:

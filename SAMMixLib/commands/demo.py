@@ -17,22 +17,18 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    import SimpleITK as sitk
-
     from SAMMixLib.metrics import score_masks
     from SAMMixLib.phantom import make_phantom
     from SAMMixLib.report import report_figures, write_report
-    from SAMMixLib.volume import mask_on_grid, read_volume, write_mask
+    from SAMMixLib.volume import mask_on_grid, read_volume, write_mask, write_scan
 
     folder = options.output
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        phantom = make_phantom()
-        sitk.WriteImage(phantom.ct, str(folder / "phantom_ct.nii.gz"), True)
-    except (OSError, RuntimeError) as error:
-        raise SAMMixError(
-            f"{folder}: cannot be written ({str(error).splitlines()[-1]}); choose another with -o"
-        ) from None
+    except OSError as error:
+        raise SAMMixError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
+    phantom = make_phantom()
+    write_scan(phantom.ct, folder / "phantom_ct.nii.gz")
     write_mask(phantom.liver, folder / "phantom_liver.nii.gz")
     volume = read_volume(folder / "phantom_ct.nii.gz")
     segmenter = load_segmenter(options)

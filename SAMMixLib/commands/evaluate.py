@@ -29,7 +29,8 @@ def add_command(commands) -> None:
     parser.add_argument("--hu-range", nargs=2, type=float, default=(-40.0, 160.0), metavar=("LO", "HI"),
                         help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
     parser.add_argument("--middle", type=float, default=1.0, help="share of each scan's slices around its centre")
-    parser.add_argument("--prompt", choices=("cam", "oracle"), default="cam", help="prompt source (default: cam)")
+    parser.add_argument("--prompt", choices=("cam", "oracle"),
+                        help="prompt source (default: cam; of mask files: not stated)")  # fmt: skip
     parser.add_argument(
         "--gate", action="store_true", help="decide on presence along z, as for a scan, not for each slice alone"
     )
@@ -57,6 +58,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
     from SAMMixLib.prediction import predict_slices
     from SAMMixLib.slices import SliceDataset, read_slices
 
+    prompt = options.prompt or "cam"
     segmenter = load_segmenter(options)
     size = segmenter.config.model.size
     parts = [read_slices(path, size, tuple(options.hu_range), options.middle) for path in options.data]
@@ -67,7 +69,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
             raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
         data = data.select([name in options.patients for name in data.patients])
     gating = segmenter.config.volume if options.gate else None
-    found = predict_slices(segmenter.model, data, options.prompt, options.batch_size, gating=gating, progress=progress)
+    found = predict_slices(segmenter.model, data, prompt, options.batch_size, gating=gating, progress=progress)
     training = open_bundle(find_model(options.model)).card["training"]
     provenance = {
         "model": segmenter.name,
@@ -77,17 +79,17 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         "seed": segmenter.config.training.seed,
         "gate": "along z" if options.gate else "each slice alone",
     }
-    return evaluate_slices(found.masks, found.p_liver, data, options.prompt, provenance, progress=progress)
+    return evaluate_slices(found.masks, found.p_liver, data, prompt, provenance, progress=progress)
 
 
 def _score_files(options: argparse.Namespace, progress: Progress) -> Evaluation:
-    from SAMMixLib.evaluation import evaluate_volumes
+    from SAMMixLib.evaluation import NOT_STATED, evaluate_volumes
 
     if options.references is None:
         raise SAMMixError("--masks needs --references")
     provenance = {"data": options.references.name, "split": options.split}
     pairs = _pairs(options.masks, options.references)
-    return evaluate_volumes(pairs, provenance, options.prompt, options.label, progress=progress)
+    return evaluate_volumes(pairs, provenance, options.prompt or NOT_STATED, options.label, progress=progress)
 
 
 def _pairs(masks: Path, references: Path) -> list[tuple[Path, Path]]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from SAMMixLib.bundle import open_bundle, verify_bundle
+from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models import export_model, find_model, import_model, model_folders, remove_model, user_folder
 
 
@@ -35,13 +36,17 @@ def add_command(commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> dict:
-    rows = []
+    rows, damaged = [], []
     for folder in model_folders():
-        bundle = open_bundle(folder)
+        try:
+            bundle = open_bundle(folder)
+        except SAMMixError as error:
+            damaged.append(str(error))
+            continue
         training = bundle.card["training"]
         rows.append(
             {
-                "name": bundle.name,
+                "name": folder.name,
                 "megabytes": round(bundle.bytes / 1e6, 1),
                 "labelled_slices": training.get("labelled_slices"),
                 "validation_dice": training.get("validation_dice"),
@@ -51,8 +56,10 @@ def _list(options: argparse.Namespace) -> dict:
     for row in rows:
         dice = "no score" if row["validation_dice"] is None else f"validation Dice {row['validation_dice']:.3f} (cam)"
         print(f"{row['name']:20} {row['megabytes']:6.1f} MB  {row['labelled_slices']} labelled slices, {dice}")
+    for error in damaged:
+        print(f"damaged: {error}")
     print(f"your models live in {user_folder()}")
-    return {"models": rows}
+    return {"models": rows, "damaged": damaged}
 
 
 def _show(options: argparse.Namespace) -> dict:

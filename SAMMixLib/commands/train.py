@@ -65,11 +65,17 @@ def run(options: argparse.Namespace) -> dict:
     device, reason = choose_device(options.device)
     if not options.resume:
         folder = _new_folder(options.output)
-        recipe.save(folder)
     dtype = choose_dtype(device, options.dtype)
-    trainer = Trainer(
-        recipe.config, train, validation, folder, recipe.record, labelled, device, dtype, options.base_weights
-    )
+    try:
+        trainer = Trainer(
+            recipe.config, train, validation, folder, recipe.record, labelled, device, dtype, options.base_weights
+        )
+    except BaseException:
+        if not options.resume:
+            folder.rmdir()  # still empty: a run that cannot start leaves nothing
+        raise
+    if not options.resume:
+        recipe.save(folder)
     counts = ", ".join(f"{name} {count:,}" for name, count in trainer.trainable.items())
     print(f"device: {reason}; trainable parameters: {counts}")
     print(f"{len(train)} slices with image-level labels, {len(trainer.labelled)} masks, {trainer.steps} steps")
@@ -84,6 +90,8 @@ def run(options: argparse.Namespace) -> dict:
 
 def _config(options: argparse.Namespace) -> Config:
     config = read_config(options.config) if options.config else PRESETS[options.preset]
+    if options.seed is not None and options.seed < 0:
+        raise SAMMixError(f"--seed {options.seed}: should be at least 0")
     wanted = {"labelled_slices": options.labelled, "epochs": options.epochs, "seed": options.seed}
     given = {name: value for name, value in wanted.items() if value is not None}
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **given))

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -46,7 +45,9 @@ def test_segment_writes_mask_and_report(ct, tmp_path, capsys):
 def test_evaluate_masks_and_models(ct, tmp_path, capsys):
     reference = str(ct.with_name("liver.nii.gz"))
     assert main(["evaluate", "--masks", reference, "--references", reference, "--json"]) == 0
-    assert figures(capsys)["summary"]["volume_dice"]["value"] == 1
+    found = figures(capsys)
+    assert found["summary"]["volume_dice"]["value"] == 1
+    assert found["provenance"]["prompt"] == "not stated", "a file does not say what prompted it"
     output = tmp_path / "scores"
     pairs = tmp_path / "pairs"
     pairs.mkdir()
@@ -137,14 +138,87 @@ def test_odd_files_of_the_real_data(shared_data, tmp_path, capsys):
     assert "warning" in capsys.readouterr().err
 
 
+KILLED = """
+import contextlib, os, signal, sys
+from SAMMixLib import cli, volume
+from SAMMixLib.commands import segment
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@contextlib.contextmanager
+def deadly_bar():
+    yield lambda stage, done, total: die() if stage == "segment slices" else None
+
+if sys.argv.pop(1) == "segmenting":
+    segment.progress_bar = deadly_bar
+else:
+    volume.os.replace = die
+cli.main(sys.argv[1:])
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-def test_kill_9_while_segmenting_leaves_no_output(ct, tmp_path):
+@pytest.mark.parametrize("moment", ["segmenting", "writing"])
+def test_kill_9_leaves_the_output_as_it_was(ct, tmp_path, moment):
     output = tmp_path / "mask.nii.gz"
-    process = subprocess.Popen([sys.executable, "-m", "SAMMixLib", "segment", str(ct), "-o", str(output)])
-    time.sleep(6)
-    process.send_signal(signal.SIGKILL)
-    if process.wait() == -signal.SIGKILL:
-        assert not output.exists()
+    output.write_text("older")
+    command = [sys.executable, "-c", KILLED, moment, "segment", str(ct), "-o", str(output)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert output.read_text() == "older"
+
+
+def interrupted(options):
+    raise KeyboardInterrupt
+
+
+def unreachable(options):
+    raise PermissionError(13, "Permission denied", "/some/where")
+
+
+def test_interrupts_and_refusals_of_the_system_have_their_status(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
+    for run, status, words in ((interrupted, 130, "cancelled"), (unreachable, 2, "/some/where: Permission denied")):
+        monkeypatch.setattr("SAMMixLib.commands.models._list", run)
+        assert main(["models", "list"]) == status
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--data", "{data}", "--hu-range", "160", "-40"],
+        ["evaluate", "--data", "{data}", "--device", "meta"],
+        ["segment", "{ct}", "-o", "{out}/mask.nrrd", "--base-weights", "{ct}"],
+        ["train", "--data", "{data}", "-o", "{out}/run", "--labelled", "10000"],
+        ["train", "--data", "{data}", "-o", "{out}/run", "--seed", "-1"],
+    ],
+)
+def test_bad_values_are_one_line_and_leave_nothing(ct, tmp_path, capsys, arguments):
+    out, data = tmp_path / "out", tmp_path / "data"
+    out.mkdir()
+    data.mkdir()
+    masks = np.zeros((4, 32, 32), np.uint8)
+    masks[2:, 8:16, 8:16] = 1
+    for patient in ("a", "b"):
+        np.savez(data / f"{patient}.npz", image=masks * 100, mask=masks, slice=np.arange(4))
+    assert main([part.format(data=data, ct=ct, out=out) for part in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sammix: error: ") and error.count("\n") == 1
+    assert not list(out.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
+def test_demo_on_a_full_disk_is_one_line_and_leaves_no_scan(tmp_path):
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from SAMMixLib.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    run = subprocess.run([sys.executable, "-c", limited, "demo", "-o", str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and "phantom_ct.nii.gz: not written" in run.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_usage_error_is_status_2():

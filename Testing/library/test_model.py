@@ -182,6 +182,22 @@ def test_damaged_and_newer_bundles_are_refused(bundle):
         open_bundle(bundle.parent)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"config": 3}, {"config": {"model": []}}, {"sha256": []}, {"base": "x"}, {"base": {}}, {"training": []}]
+)
+def test_cards_of_the_wrong_shape_are_refused(bundle, changes):
+    card = json.loads((bundle / CARD).read_text())
+    (bundle / CARD).write_text(json.dumps(card | changes))
+    with pytest.raises(SAMMixError, match=CARD):
+        open_bundle(bundle)
+
+
+def test_a_missing_file_of_a_bundle_is_named(bundle):
+    (bundle / DECODER).unlink()
+    with pytest.raises(SAMMixError, match="is missing; remove the bundle"):
+        load_bundle(bundle)
+
+
 def test_models_are_imported_listed_and_removed(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "home"))
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
@@ -205,6 +221,9 @@ def test_config_errors_name_the_entry():
         ({"model": {"regions": "all"}}, "regions"),
         ({"training": {"epochs": "ten"}}, "epochs"),
         ({"modle": {}}, "modle"),
+        ({"training": {"seed": -1}}, "at least 0"),
+        ({"training": {"batch_size": 0}}, "at least 1"),
+        ([], "JSON object"),
     ):
         with pytest.raises(SAMMixError, match=word):
             Config.from_dict(wrong)

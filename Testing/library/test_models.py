@@ -26,7 +26,7 @@ def test_an_exported_model_comes_back_whole(tmp_path):
     archive = export_model("starter", tmp_path / "mine.zip")
     imported = import_model(archive, "again")
     verify_bundle(imported)
-    assert imported.card == open_bundle(starter_folder()).card
+    assert imported.card == open_bundle(starter_folder()).card | {"name": "again"}
     assert [folder.name for folder in model_folders()] == ["starter", "again"]
     remove_model("again")
     assert [folder.name for folder in model_folders()] == ["starter"]
@@ -100,3 +100,20 @@ remove_model("a")
 assert not {{"torch", "safetensors"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_imported_model_goes_by_its_new_name_and_a_damaged_one_hides_no_other(home, capsys):
+    assert import_model(starter_folder(), "mine").name == "mine"
+    damaged = shutil.copytree(starter_folder(), home / "models" / "damaged")
+    (damaged / CARD).write_text("{")
+    assert main(["models", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "mine " in listed and "starter " in listed and f"damaged: {damaged}" in listed
+
+
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "file"))
+    assert main(["models", "import", str(starter_folder()), "--name", "mine"]) == 2
+    assert "SAMMIX_HOME" in capsys.readouterr().err
+    assert main(["models", "list"]) == 0 and "starter" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.montage import COLOURS, TILE, montage_image, montage_slices
-from SAMMixLib.report import DISCLAIMER, write_report
+from SAMMixLib.report import DISCLAIMER, check_report, write_report
 from SAMMixLib.results import SegmentationResult
 
 FILES = ["chart.png", "montage.png", "report.html", "report.json"]
@@ -163,6 +163,15 @@ def test_montage_slices_spread_over_the_liver_with_one_beyond_each_end(result):
 def test_missing_parent_folder_is_refused(result, tmp_path):
     with pytest.raises(SAMMixError, match="parent folder does not exist"):
         write_report(result, tmp_path / "a" / "b", "Scan")
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_work(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # root may write into any folder
+    with pytest.raises(SAMMixError, match="Permission denied"):
+        check_report(tmp_path / "report")
 
 
 def test_a_failed_write_leaves_nothing_behind(result, tmp_path, monkeypatch):

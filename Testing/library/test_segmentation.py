@@ -78,12 +78,15 @@ def test_cancel_stops_between_batches(segmenter, phantom, tmp_path):
         segmenter.segment(read_volume(tmp_path / "ct.mha"), stop)
 
 
-def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, phantom, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, phantom, tmp_path, monkeypatch, error):
     sizes = []
 
     def full(slices, embeddings):
         sizes.append(len(slices))
-        raise torch.OutOfMemoryError
+        raise error
 
     sitk.WriteImage(phantom.ct, str(tmp_path / "ct.mha"))
     monkeypatch.setattr(segmenter.model, "classify", full)

@@ -157,6 +157,13 @@ def test_nan_counts_as_air(tmp_path, hu, suffix, dtype):
     assert np.array_equal(sitk.GetArrayFromImage(volume.image), hu)
 
 
+def test_the_whole_range_of_int16_is_no_narrow_span(tmp_path, hu):
+    hu = hu.astype(np.int16)
+    hu.flat[:2] = -32768, 32767
+    volume = read_volume(save(tmp_path / "ct.nrrd", hu))
+    assert sitk.GetArrayViewFromImage(volume.image).min() == -1024
+
+
 def test_padding_is_cut_without_a_word(tmp_path, hu):
     hu[0] = -3024
     volume = read_volume(save(tmp_path / "ct.nii", hu))
