@@ -65,7 +65,7 @@ class Scan:
         count = len(self.slices)
         self.p_liver = np.full(count, np.nan, np.float32)  # NaN: not classified yet
         self.cams = torch.zeros(count, size, size, dtype=torch.float16)
-        self.edges = [torch.zeros(0, 4) for _ in range(count)]  # the boxes of the last segmentation, in the frame
+        self.edges = [torch.zeros(0, 4) for _ in range(count)]  # the boxes that CAMs gave, in the frame
         self._embeddings = EmbeddingCache(cache_bytes)
 
     def segment(self, progress: Progress = silent, slices: Sequence[int] | None = None) -> SegmentationResult:
@@ -149,6 +149,9 @@ class Scan:
     def resegment(self, prompts: Mapping[int, Sequence[Bounds] | None], progress: Progress = silent) -> Resegmentation:
         """Segment given slices by given boxes, from the embeddings kept, or encoded now and kept.
 
+        A decoder that was trained on the rough boxes of CAMs finds the liver beyond a box, too. So the mask of a given
+        box ends at its sides, but for those that the CAM's own box of the slice has (to a pixel): nobody moved them.
+
         Args:
             prompts: for each slice its boxes, in pixels of the slice at full resolution. No box: no liver there. None:
                 there is liver, whatever the classifier says, so the box of its CAM; no box where the CAM is empty.
@@ -163,7 +166,8 @@ class Scan:
         by_cam = [k for k in ks if prompts[k] is None]
         self._classify([k for k in (ks if model.config.dense_mask else by_cam) if np.isnan(self.p_liver[k])], progress)
         edges = {k: self._given_edges(k, prompts[k]) for k in ks if prompts[k] is not None}
-        edges |= {k: self._cam_edges(k) for k in by_cam}
+        for k in by_cam:
+            edges[k] = self.edges[k] = self._cam_edges(k)
         prompted = [k for k in ks if len(edges[k])]
         mask = np.zeros((len(ks), *self.frame.shape), bool)
         predicted_iou = np.zeros(len(ks), np.float32)
@@ -173,6 +177,9 @@ class Scan:
             mask[places] = _restore(logits, self.frame)
             predicted_iou[places] = iou
             progress("segment slices", done, len(prompted))
+        for k, of_slice in zip(ks, mask, strict=True):
+            if prompts[k]:
+                of_slice &= self._within(k, prompts[k])
         return Resegmentation(
             slices=ks,
             mask=mask,
@@ -181,9 +188,9 @@ class Scan:
             area_mm2=_areas(mask, self.stack.spacing),
         )
 
-    def bounds(self) -> list[list[Bounds]]:
-        """The boxes of the last segmentation, one list a slice, in pixels of the slice at full resolution."""
-        return [[pixel_bounds(box, self.frame) for box in of_slice.tolist()] for of_slice in self.edges]
+    def bounds(self, k: int) -> list[Bounds]:
+        """The boxes that the CAM gave on a slice, in its pixels at full resolution."""
+        return [pixel_bounds(box, self.frame) for box in self.edges[k].tolist()]
 
     def _check(self, slices: Sequence[int]) -> None:
         beyond = [k for k in slices if not 0 <= k < len(self.slices)]
@@ -222,6 +229,18 @@ class Scan:
                     f"slice {k}: the box {i0}, {j0} to {i1}, {j1} is not inside its {columns} x {rows} pixels"
                 )
         return torch.tensor([frame_edges(box, self.frame) for box in boxes]).reshape(-1, 4)
+
+    def _within(self, k: int, boxes: Sequence[Bounds]) -> np.ndarray:
+        """Bool [rows, columns]: what the sides of the boxes that somebody moved leave."""
+        rows, columns = self.frame.shape
+        inside = np.zeros((rows, columns), bool)
+        for box in boxes:
+            i0, j0, i1, j1 = (
+                border if any(abs(side - found[n]) <= 1 for found in self.bounds(k)) else side
+                for n, (side, border) in enumerate(zip(box, (0, 0, columns, rows), strict=True))
+            )
+            inside[j0 : j1 + 1, i0 : i1 + 1] = True
+        return inside
 
     def _embed(self, ks: Sequence[int]) -> Tensor:
         """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch."""

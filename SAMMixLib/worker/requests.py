@@ -98,7 +98,7 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
     return_memory()
     progress("write results", 1, 1)
     return written | {
-        "boxes": {k: boxes for k, boxes in enumerate(scan.bounds()) if boxes},
+        "boxes": {k: scan.bounds(k) for k in range(len(result.mask)) if result.boxes[k]},
         "p_liver": _numbers(result.p_liver[ks]),
         "predicted_iou": _numbers(result.predicted_iou[ks]),
         "area_mm2": _numbers(result.area_mm2[ks]),
