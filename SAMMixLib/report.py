@@ -42,7 +42,7 @@ def write_report(
     chart = chart_image(result)
     figures = report_figures(result, title)
     page = _page(result, figures, montage, chart, has_reference=reference is not None)
-    _write_together(
+    write_together(
         directory,
         {
             "montage.png": _encode(montage, "png"),
@@ -147,7 +147,12 @@ def _encode(image: np.ndarray, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write_together(directory: Path, files: dict[str, bytes]) -> None:
+def write_together(directory: Path, files: dict[str, bytes]) -> None:
+    """Write files by name into a folder, made if it is missing; none is put in place before all are written.
+
+    Raises:
+        SAMMixError: they cannot be written.
+    """
     made = not directory.exists()
     try:
         directory.mkdir(exist_ok=True)

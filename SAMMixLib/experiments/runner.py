@@ -12,6 +12,7 @@ from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.cells import read_result
+from SAMMixLib.experiments.outputs import write_outputs
 from SAMMixLib.experiments.protocol import Cell, Protocol
 
 Say = Callable[[str], None]
@@ -63,8 +64,6 @@ def run_cells(
 
 def write_results(protocol: Protocol, folder: Path) -> list[Path]:
     """Tables and plots of all runs that are done."""
-    from SAMMixLib.experiments.tables import write_outputs  # brings matplotlib
-
     results = [result for cell in protocol.cells() if (result := read_result(folder, cell)) is not None]
     return write_outputs(results, folder) if results else []
 
