@@ -11,6 +11,7 @@ from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.config import Config
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.model import SAMMix
+from SAMMixLib.networks.fusion import fuse_gelu
 from SAMMixLib.networks.lora import merge_lora
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.results import SegmentationResult
@@ -55,9 +56,15 @@ class Segmenter:
 
 
 def prepare(model: SAMMix, device: torch.device, dtype: torch.dtype) -> SAMMix:
-    """Merge the adapters and convert the networks to `dtype`; the prompt encoder stays in float32."""
+    """Merge the adapters, convert the networks to `dtype` and fuse what this device fuses, for inference only.
+
+    The prompt encoder stays in float32.
+    """
     model = model.eval().requires_grad_(False)
     model.backbone.image_encoder = merge_lora(model.backbone.image_encoder)
     model.backbone.cast(dtype)
     model.classifier.to(dtype)
-    return model.to(device)
+    model = model.to(device)
+    if device.type == "cpu":
+        fuse_gelu(model.backbone.image_encoder)
+    return model

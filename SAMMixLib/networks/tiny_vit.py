@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from SAMMixLib.networks.fusion import gelu_of
+
 WIDTHS = (64, 128, 160, 320)
 DEPTHS = (2, 2, 6, 2)
 HEADS = (2, 4, 5, 10)
@@ -66,7 +68,7 @@ class MBConv(nn.Module):
         self.conv3 = ConvNorm(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        hidden = gelu_of(self.conv2, gelu_of(self.conv1, x))
         return F.gelu(self.conv3(hidden) + x)
 
 
@@ -80,7 +82,7 @@ class PatchMerging(nn.Module):
         self.conv3 = ConvNorm(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return self.conv3(gelu_of(self.conv2, gelu_of(self.conv1, x)))
 
 
 class Attention(nn.Module):
@@ -118,7 +120,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(channels * EXPANSION, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return self.fc2(gelu_of(self.fc1, self.norm(x)))
 
 
 class TinyViTBlock(nn.Module):
@@ -166,7 +168,8 @@ class PatchEmbed(nn.Module):
         self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.seq(x)
+        first, _, second = self.seq
+        return second(gelu_of(first, x))
 
 
 class TinyViT(nn.Module):
