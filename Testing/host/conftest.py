@@ -15,7 +15,7 @@ for package in ("slicer", "PySide6"):
 
 import SimpleITK as sitk  # noqa: E402
 import slicer  # noqa: E402
-from slicerhost.desktop import Desktop, click  # noqa: E402
+from slicerhost.desktop import Desktop, Gap, click  # noqa: E402
 
 from SAMMixLib.phantom import make_phantom  # noqa: E402
 
@@ -59,12 +59,12 @@ class Clinic:
         self.ui.volumeSelector.setCurrentNode(volume)
         return volume
 
-    def segment(self, seconds: float = 120.0) -> float:
-        """Press the button and wait; gives back the longest gap between two events in s."""
+    def segment(self, seconds: float = 120.0) -> Gap:
+        """Press the button and wait; gives back the longest gap between two events."""
         click(self.ui.segmentButton)
         return self.wait(lambda: not self.session.busy, seconds)
 
-    def wait(self, condition, seconds: float = 60.0) -> float:
+    def wait(self, condition, seconds: float = 60.0) -> Gap:
         return self.desktop.wait(condition, seconds)
 
     def liver(self) -> np.ndarray:
@@ -107,15 +107,6 @@ def phantom(tmp_path_factory) -> tuple[Path, np.ndarray]:
     path = tmp_path_factory.mktemp("phantom") / "phantom.nrrd"
     sitk.WriteImage(drawn.ct, str(path))
     return path, sitk.GetArrayFromImage(drawn.liver)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real CT, which is not part of the project: ``$SAMMIX_DATA`` or ``../shared/data``."""
-    folder = Path(os.environ.get("SAMMIX_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"real CT is not here: {folder} (set SAMMIX_DATA)")
-    return folder
 
 
 @pytest.fixture(scope="session")

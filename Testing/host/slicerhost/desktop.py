@@ -8,6 +8,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -19,6 +20,16 @@ from slicerhost import pythonqt, scripted
 from slicerhost.application import Application
 
 BORDERS = {"Red": "#f34a33", "1": "#7373c8", "Yellow": "#edd54c", "Green": "#6eb04b"}
+
+
+class Gap(NamedTuple):
+    """Between two events, in s: work of the main thread, which other processes do not stretch, and time that passed."""
+
+    work: float
+    wall: float
+
+    def __str__(self) -> str:
+        return f"{1000 * self.wall:.0f} ms, {1000 * self.work:.0f} ms of them work"
 
 
 class Desktop:
@@ -77,17 +88,19 @@ class Desktop:
         slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(widget.moduleName)
         widget.parent.hide()
 
-    def wait(self, condition, seconds: float = 60.0) -> float:
-        """Run the event loop until the condition holds; gives back the longest gap between two timer events, in s.
+    def wait(self, condition, seconds: float = 60.0) -> Gap:
+        """Run the event loop until the condition holds; gives back the longest gap between two timer events.
 
         Raises:
             TimeoutError: it did not hold in time.
         """
-        gaps, last = [0.0], [time.perf_counter()]
+        longest, last = Gap(0.0, 0.0), (time.thread_time(), time.perf_counter())
 
         def beat():
-            now = time.perf_counter()
-            gaps[0], last[0] = max(gaps[0], now - last[0]), now
+            nonlocal longest, last
+            now = time.thread_time(), time.perf_counter()
+            longest = Gap(max(longest.work, now[0] - last[0]), max(longest.wall, now[1] - last[1]))
+            last = now
 
         timer = QtCore.QTimer()
         timer.timeout.connect(beat)
@@ -99,7 +112,7 @@ class Desktop:
             self.app.qt.processEvents(QtCore.QEventLoop.AllEvents, 10)
             time.sleep(0.001)
         timer.stop()
-        return gaps[0]
+        return longest
 
     def show(self, widget, width: int = 440, height: int = 900) -> None:
         """A window with the module's panel on the left and four views on the right."""
