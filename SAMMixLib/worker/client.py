@@ -37,7 +37,7 @@ LONGEST_LINE = 1 << 24
 class _Pending:
     patience: float
     waited: float = 0.0
-    cancelled: float | None = None  # when
+    cancelled: float | None = None  # so long ago
 
 
 class WorkerClient:
@@ -70,7 +70,11 @@ class WorkerClient:
         self._private: PrivateFolder | None = None
         self._process: subprocess.Popen | None = None
         self._ids = itertools.count(1)
+        self._own: list[Message] = []  # what the client itself has to say at the next poll
+        self._pending: dict[int, _Pending] = {}  # in the order in which the server works
         self._failed = False
+        self.folder: Path | None = None
+        self.log_path: Path | None = None
         self.pid: int | None = None
 
     def __enter__(self) -> WorkerClient:
@@ -79,14 +83,6 @@ class WorkerClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def folder(self) -> Path:
-        return self._private.path
-
-    @property
-    def log_path(self) -> Path:
-        return self._private.log
 
     @property
     def alive(self) -> bool:
@@ -106,9 +102,9 @@ class WorkerClient:
         """
         if self.alive:
             return
+        if self._process is not None:  # nobody has polled since it ended
+            self._end(*self._cause_of_death())
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._own: list[Message] = []  # what the client itself has to say at the next poll
-        self._pending: dict[int, _Pending] = {}  # in the order in which the server works
         self._fatal: Message | None = None
         self._ended: float | None = None  # when the end was first seen
         self._closed_pipe = False
@@ -120,6 +116,7 @@ class WorkerClient:
             if self._private is None:
                 sweep(self._parent)
                 self._private = PrivateFolder(self._parent)
+                self.folder, self.log_path = self._private.path, self._private.log
                 atexit.register(self.close)
             with self.log_path.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -145,8 +142,8 @@ class WorkerClient:
         if not self.alive:
             self._own.append(self._error(number, "crash", "The segmentation process is not running; run it again."))
         else:
-            self._pending[number] = _Pending(PATIENCE_SECONDS.get(kind, OTHER_PATIENCE_SECONDS))
             self._send({"type": kind, "id": number, **fields})
+            self._pending[number] = _Pending(PATIENCE_SECONDS.get(kind, OTHER_PATIENCE_SECONDS))
         return number
 
     def cancel(self, number: int) -> None:
@@ -156,7 +153,7 @@ class WorkerClient:
         """
         pending = self._pending.get(number)
         if pending and pending.cancelled is None:
-            pending.cancelled = time.monotonic()
+            pending.cancelled = 0.0
             self._send({"type": "cancel", "id": number})
 
     def poll(self) -> list[Message]:
@@ -167,8 +164,11 @@ class WorkerClient:
         # What was not watched does not count: the caller's own thread may have been held up, or the machine asleep.
         observed, self._polled = min(now - self._polled, OBSERVED_SECONDS), now
         self._silence += observed
-        if self._pending:
-            next(iter(self._pending.values())).waited += observed
+        for n, pending in enumerate(self._pending.values()):
+            if n == 0:  # the server works on one at a time
+                pending.waited += observed
+            if pending.cancelled is not None:
+                pending.cancelled += observed
         messages = self._drain()
         self._look_after(now)
         return messages + self._take_own()
@@ -223,7 +223,7 @@ class WorkerClient:
                 self._end(*self._cause_of_death())
             return
         first = next(iter(self._pending.values()), None)
-        if any(p.cancelled is not None and now - p.cancelled > CANCEL_SECONDS for p in self._pending.values()):
+        if any((pending.cancelled or 0.0) > CANCEL_SECONDS for pending in self._pending.values()):
             self._end("cancelled", "Cancelled.")
         elif self._silence > (SILENCE_SECONDS if self.pid else START_SECONDS):
             self._end("timeout", f"The segmentation process has not answered for {self._silence:.0f} s; run it again.")
@@ -271,7 +271,7 @@ class WorkerClient:
             self._process.stdin.flush()
 
     def _error(self, number: int | None, kind: str, text: str) -> Message:
-        return {"type": "error", "id": number, "kind": kind, "message": text, "log": str(self.log_path)}
+        return {"type": "error", "id": number, "kind": kind, "message": text, "log": str(self.log_path or "")}
 
     def _take_own(self) -> list[Message]:
         own, self._own = self._own, []

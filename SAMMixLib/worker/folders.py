@@ -11,7 +11,7 @@ from pathlib import Path
 PREFIX = "sammix-worker-"
 LOCK = "owner.lock"
 YOUNG_SECONDS = 60  # a folder younger than this may be about to get its lock
-LOG_SECONDS = 7 * 24 * 3600  # how long the log of a run that failed stays
+LOG_SECONDS = 24 * 3600  # how long the log of a run that failed stays
 
 
 class PrivateFolder:

@@ -32,7 +32,7 @@ Server to client:
 k, j, i are those of the axial stack (:class:`SAMMixLib.volume.AxialStack`). Boxes are inclusive pixel bounds at full
 resolution. Arrays travel as uncompressed NRRD in the client's private folder: ``mask`` is uint8 0 and 1 on exactly the
 volume's grid, ``cam`` uint8 0 to 255 on its own grid (:func:`SAMMixLib.frame_space.frame_image`). The files of the last
-:data:`RESULTS_KEPT` results stay; older ones are removed.
+:data:`RESULTS_KEPT` results of each request stay; older ones are removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from typing import Any
 
 ERROR_KINDS = ("input", "memory", "disk", "crash", "cancelled", "internal", "timeout")
 HEARTBEAT_SECONDS = 1.0
-RESULTS_KEPT = 4
+RESULTS_KEPT = 2
 
 Message = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,17 +40,18 @@ class State:
     segmenter: Segmenter | None = None
     loaded: tuple | None = None  # what makes `segmenter` the one that was asked for
     scan: Scan | None = None
-    _results: deque[list[Path]] = field(default_factory=deque)
+    _results: dict[str, deque[list[Path]]] = field(default_factory=lambda: defaultdict(deque))
     _written: int = 0
 
-    def write(self, **images: sitk.Image) -> dict[str, str]:
-        """Write the images of one result, and remove the files of an old one."""
-        if len(self._results) == RESULTS_KEPT:
-            for path in self._results.popleft():
+    def write(self, kind: str, **images: sitk.Image) -> dict[str, str]:
+        """Write the images of one result, and remove the files of an old one of the same kind."""
+        results = self._results[kind]
+        if len(results) == RESULTS_KEPT:
+            for path in results.popleft():
                 path.unlink(missing_ok=True)
         self._written += 1
         paths = {name: self.folder / f"{name}-{self._written}.nrrd" for name in images}
-        self._results.append(list(paths.values()))
+        results.append(list(paths.values()))
         for name, image in images.items():
             _write(image, paths[name])
         return {name: str(path) for name, path in paths.items()}
@@ -92,7 +93,9 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
     progress("write results", 0, 1)
     ks = range(len(result.mask)) if slices is None else slices
     cams = np.rint(result.cams.astype(np.float32) * 255).astype(np.uint8)
-    written = state.write(mask=scan.stack.to_grid(result.mask), cam=frame_image(cams, scan.frame, scan.stack))
+    written = state.write(
+        "segment", mask=scan.stack.to_grid(result.mask), cam=frame_image(cams, scan.frame, scan.stack)
+    )
     gate_high = state.segmenter.config.volume.gate_high
     state.scan = scan
     return_memory()
@@ -120,7 +123,7 @@ def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) ->
     result = scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
     mask = np.zeros((len(scan.slices), *scan.frame.shape), bool)
     mask[result.slices] = result.mask
-    return state.write(mask=scan.stack.to_grid(mask)) | {
+    return state.write("resegment", mask=scan.stack.to_grid(mask)) | {
         "slices": result.slices,
         "boxes": dict(zip(result.slices, result.boxes, strict=True)),
         "predicted_iou": _numbers(result.predicted_iou),

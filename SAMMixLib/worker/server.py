@@ -47,7 +47,9 @@ class _Server:
         self._current: int | None = None
 
     def send(self, message: Message) -> None:
-        line = encode(message)
+        self._write(encode(message))
+
+    def _write(self, line: bytes) -> None:
         with self._sending:
             try:
                 while line:
@@ -106,15 +108,16 @@ class _Server:
         try:
             self.check_cancelled()
             fields = {name: value for name, value in message.items() if name not in ("type", "id")}
-            answer = {"type": "result", "id": number, **requests[message["type"]](state, self.progress, **fields)}
+            result = requests[message["type"]](state, self.progress, **fields)
+            answer = encode({"type": "result", "id": number, **result})
         except Cancelled:
-            answer = self._error(number, "cancelled", "Cancelled.")
+            answer = encode(self._error(number, "cancelled", "Cancelled."))
         except Exception as error:
             traceback.print_exc()
-            answer = self._error(number, *explain(error, self._folder))
+            answer = encode(self._error(number, *explain(error, self._folder)))
         self._current = None
         self._cancelled.discard(number)
-        self.send(answer)
+        self._write(answer)
 
     def check_cancelled(self) -> None:
         """Before each layer of a network, too: one batch on a CPU can take longer than a cancel may."""

@@ -23,16 +23,16 @@ from SAMMixLib.worker.client import WorkerClient
 from SAMMixLib.worker.protocol import RESULTS_KEPT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prlimit")
-SLICES = 14
+SLICES = 10
 
 
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory) -> Path:
-    """A phantom of 14 slices of 2 mm: oblique, stored in sagittal slices, and not square in its axial ones."""
+    """A phantom of ten slices of 2 mm: oblique, stored in sagittal slices, and not square in its axial ones."""
     rotation = sitk.Euler3DTransform()
     rotation.SetRotation(0.1, -0.05, 0.2)
     phantom = make_phantom(seed=3, size=(128, 100, 128), spacing=(2.9, 2.9, 2.5))
-    image = sitk.Image(phantom.ct[:, :, 58 : 58 + SLICES])
+    image = sitk.Image(phantom.ct[:, :, 60 : 60 + SLICES])
     image.SetSpacing((2.9, 2.9, 2.0))
     image.SetDirection(rotation.GetMatrix())
     path = tmp_path_factory.mktemp("ct") / "ct.nrrd"
@@ -150,19 +150,19 @@ def test_a_slice_is_segmented_again_in_well_under_a_second(worker, ct):
 
     for _ in range(RESULTS_KEPT):
         last = ask(worker, "resegment", slices=[{"k": k, "boxes": []}])
-    assert not Path(first["mask"]).exists() and Path(last["mask"]).exists()
+    assert not Path(again["mask"]).exists() and Path(last["mask"]).exists() and Path(first["cam"]).exists()
     assert len(os.listdir(worker.folder)) <= before + RESULTS_KEPT
 
 
 def test_given_slices_only(worker, ct):
     whole = ask(worker, "segment", volume=str(ct), slices=None)
-    ks = [9, 5]
+    ks = [8, 5]
     some = ask(worker, "segment", volume=str(ct), slices=ks)
     mask = stack_of(some["mask"])
     assert mask[ks].any(axis=(1, 2)).all() and not np.delete(mask, ks, axis=0).any()
     assert some["p_liver"] == pytest.approx([whole["p_liver"][k] for k in ks], abs=2e-3)
     np.testing.assert_allclose(some["area_mm2"], mask[ks].sum(axis=(1, 2)) * 2.9**2, rtol=1e-4)
-    assert set(some["boxes"]) == {"5", "9"} and some["slices_total"] == SLICES and all(some["predicted_iou"])
+    assert set(some["boxes"]) == {"5", "8"} and some["slices_total"] == SLICES and all(some["predicted_iou"])
     elsewhere = ask(worker, "resegment", slices=[{"k": 7, "boxes": None}])  # not classified before
     assert elsewhere["boxes"]["7"] == whole["boxes"]["7"] and stack_of(elsewhere["mask"])[7].any()
 

@@ -245,11 +245,24 @@ def test_a_child_that_outlives_the_worker_neither_hides_its_end_nor_stays(serve)
 
 
 def test_a_request_without_a_process_is_an_error_message(serve):
+    never = WorkerClient()
+    assert never.poll() == [] and not never.alive and not never.idle
+    assert answer(never, never.request("load"))["kind"] == "crash"
     client = serve("sys.exit(0)")
     answer(client, None)
     request = client.request("load")
     assert answer(client, request)["kind"] == "crash"
     client.cancel(request)
+
+
+def test_an_end_that_nobody_polled_is_reported_after_the_next_start(serve):
+    client = serve("hello(); q = hear(); sys.exit(5) if q['type'] == 'die' else say(type='result', id=q['id']); hear()")
+    died = client.request("die")
+    assert wait_for(lambda: not client.alive)
+    client.start()
+    request = client.request("load")
+    messages = collect(client, lambda m: m["type"] == "result")
+    assert [(m["id"], m.get("kind")) for m in messages if "id" in m] == [(died, "crash"), (request, None)]
 
 
 def test_a_command_that_is_not_there(tmp_path):
