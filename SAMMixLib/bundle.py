@@ -67,6 +67,7 @@ def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder:
     Raises:
         SAMMixError: `folder` exists and `replace` is off, or the disk does not take it.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from SAMMixLib.networks.weights import sha256_of
@@ -98,7 +99,7 @@ def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder:
         }
         (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         _swap_in(beside, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise SAMMixError(f"{folder}: cannot be written ({error}); free some disk space") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def gelu_of(layer: nn.Module, x: Tensor) -> Tensor:
-    """``gelu(layer(x))``; in one pass where :func:`fuse_gelu` allowed it and no gradient may be wanted, equal within rounding."""
+    """``gelu(layer(x))``; in one pass, equal within rounding, where :func:`fuse_gelu` allowed it, without gradients."""
     if torch.is_grad_enabled() or not getattr(layer, "fused_gelu", False):
         return F.gelu(layer(x))
     if isinstance(layer, nn.Linear):

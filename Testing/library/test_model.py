@@ -164,6 +164,19 @@ def test_bundle_is_not_overwritten_unless_asked(model, bundle):
     assert open_bundle(bundle).card["training"]["labelled_slices"] == 7
 
 
+def test_a_bundle_on_a_full_disk_leaves_the_older_one(model, bundle):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(SAMMixError, match="free some disk space"):
+            save_bundle(model, STARTER, {}, bundle, replace=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in bundle.parent.iterdir()] == ["small"]
+    load_bundle(bundle)
+
+
 def test_damaged_and_newer_bundles_are_refused(bundle):
     card = json.loads((bundle / CARD).read_text())
     (bundle / CARD).write_text(json.dumps(card | {"schema": 99}))
