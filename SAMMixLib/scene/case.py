@@ -14,7 +14,7 @@ import slicer
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.boxes import boxNode, setEditable, showBox, watchBox
-from SAMMixLib.scene.chart import showChart, sliceOfPoint
+from SAMMixLib.scene.chart import showChart
 from SAMMixLib.scene.edits import editedSlices, rememberResult
 from SAMMixLib.scene.geometry import RAS_TO_LPS, ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
@@ -220,12 +220,8 @@ class Case:
         return helper(self.volumeNode, "chart")
 
     def jump(self, k: int) -> None:
-        jumpToSlice(self.volumeNode, k)
-
-    def jumpToPoint(self, seriesId: str, row: int) -> None:
-        """Go to the slice of a point that was clicked in the chart."""
-        if (k := sliceOfPoint(seriesId, row)) is not None:
-            self.jump(k)
+        """Go to a slice; one beyond the stack means its end."""
+        jumpToSlice(self.volumeNode, min(max(k, 0), self.size()[0] - 1))
 
     def jumpToReview(self, findings: Findings) -> None:
         """Go to the next slice where the model is unsure, the worst first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import slicer
+import vtk
 
 from SAMMixLib.scene.hygiene import adopt, helper
 
@@ -44,15 +45,36 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
     return chart
 
 
-def sliceOfPoint(seriesNodeId: str, row: int) -> int | None:
-    """The slice k that a clicked point means: its row in the table of its series (``dataSelected`` gives both).
+def watchClicks(contextScene, chart, callback: Callable[[int], None]) -> None:
+    """Call ``callback(k)`` when the user clicks at slice k, anywhere between the chart's axes; a drag is no click.
 
-    None for the series of another chart.
+    A plot view's own signal ``dataSelected`` tells of rectangles only, and of what was selected before.
+
+    Args:
+        contextScene: the ``vtkContextScene`` of the plot view, which lives as long as its ``vtkChartXY``.
     """
-    series = slicer.mrmlScene.GetNodeByID(seriesNodeId)
-    table = series.GetTableNode() if series else None
-    column = table.GetTable().GetColumnByName(SLICE) if table else None
-    return int(column.GetValue(row)) if column and 0 <= row < column.GetNumberOfTuples() else None
+    interactor = contextScene.GetRenderer().GetRenderWindow().GetInteractor()
+    pressed = [(-1, -1)]
+
+    def press(*_) -> None:
+        pressed[0] = interactor.GetEventPosition()
+
+    def release(*_) -> None:
+        at = interactor.GetEventPosition()
+        if at == pressed[0] and (k := sliceAt(chart, *at)) is not None:
+            callback(k)
+
+    interactor.AddObserver(vtk.vtkCommand.LeftButtonPressEvent, press)
+    interactor.AddObserver(vtk.vtkCommand.LeftButtonReleaseEvent, release)
+
+
+def sliceAt(chart, x: float, y: float) -> int | None:
+    """The slice k at a pixel of a ``vtkChartXY``; None where it shows no curve, or outside its axes."""
+    bottom, left = chart.GetAxis(vtk.vtkAxis.BOTTOM), chart.GetAxis(vtk.vtkAxis.LEFT)
+    (first, low), (last, high) = bottom.GetPoint1(), (bottom.GetPoint2()[0], left.GetPoint2()[1])
+    if not chart.GetNumberOfPlots() or not (first <= x <= last and low <= y <= high and first < last):
+        return None
+    return round(bottom.GetMinimum() + (x - first) / (last - first) * (bottom.GetMaximum() - bottom.GetMinimum()))
 
 
 def _table(volumeNode, role: str, columns: dict[str, np.ndarray]):

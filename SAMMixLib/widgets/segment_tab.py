@@ -9,6 +9,7 @@ import qt
 import slicer
 
 from SAMMixLib.scene.case import Case
+from SAMMixLib.scene.chart import watchClicks
 from SAMMixLib.scene.navigate import watchSlice
 from SAMMixLib.scene.singletons import plotViewNode, segmentEditorNode
 from SAMMixLib.session.face import Look, changes, look
@@ -49,7 +50,7 @@ class SegmentTab:
         # A qMRMLPlotWidget would offer the chart in a selector, and drop it since it is hidden from selectors.
         self.plot = slicer.qMRMLPlotView()
         self.plot.setMRMLScene(slicer.mrmlScene)
-        self.plot.connect("dataSelected(vtkStringArray*,vtkCollection*)", self.onChartClicked)
+        watchClicks(self.plot.scene(), self.plot.chart(), self.onChartClicked)
         ui.plotFrame.layout().addWidget(self.plot)
 
     # Life cycle
@@ -147,9 +148,9 @@ class SegmentTab:
     def onReview(self) -> None:
         self.case.jumpToReview(self._findings())
 
-    def onChartClicked(self, seriesIds, points) -> None:
-        if self.case and seriesIds.GetNumberOfValues() and points.GetItemAsObject(0).GetNumberOfValues():
-            self.case.jumpToPoint(seriesIds.GetValue(0), points.GetItemAsObject(0).GetValue(0))
+    def onChartClicked(self, k: int) -> None:
+        if self.case:
+            self.case.jump(k)
 
     def onEditBox(self, on: bool) -> None:
         if self.case:

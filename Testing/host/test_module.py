@@ -117,12 +117,12 @@ def test_the_box_follows_the_slice_and_the_chart_jumps(segmented):
     with_box = next(k for k, boxes in clinic.findings.boxes.items() if boxes)
     without = next(k for k in range(clinic.findings.slices_total) if not clinic.findings.boxes.get(k))
     box = helper(clinic.tab.case.volumeNode, "box").GetDisplayNode()
-    clinic.tab.plot.select(with_box)
+    clinic.tab.plot.click(with_box)
     assert clinic.tab.case.current_slice() == with_box and box.GetVisibility()
     assert clinic.ui.sliceLabel.text.startswith(f"Slice {with_box}: p(liver)")
-    clinic.tab.plot.select(without)
+    clinic.tab.plot.click(without)
     assert clinic.tab.case.current_slice() == without and not box.GetVisibility()
-    clinic.tab.plot.select(with_box)
+    clinic.tab.plot.click(with_box)
     clinic.ui.boxCheckBox.checked = False
     assert not box.GetVisibility()
     clinic.ui.boxCheckBox.checked = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+import vtk
 
-from SAMMixLib.scene.chart import showChart, sliceOfPoint
+from SAMMixLib.scene.chart import showChart, watchClicks
 from SAMMixLib.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview, watchSlice
 
 RED = "vtkMRMLSliceNodeRed"
@@ -25,15 +26,50 @@ def test_the_chart_is_made_once_and_follows_its_data(scene, makeVolume):
     assert np.allclose(table(area.GetTableNode(), "area (cm2)"), [0, 0, 5, 10, 2.5, 0])
     assert {series.GetXColumnName() for series in (p, area, review)} == {"slice"}
     assert area.GetName() == "area / 10 cm2"
-    assert sliceOfPoint(p.GetID(), 3) == 3
-    assert sliceOfPoint(review.GetID(), 0) == 2
-    assert sliceOfPoint(p.GetID(), 6) is None and sliceOfPoint("another chart's", 0) is None
 
 
 def test_a_volume_without_liver_or_doubt_has_a_chart_too(makeVolume):
     chart = showChart(makeVolume(), np.zeros(6), np.zeros(6))
-    assert sliceOfPoint(chart.GetNthPlotSeriesNodeID(2), 0) is None
     assert chart.GetNthPlotSeriesNode(1).GetName() == "area / 0 cm2"
+
+
+def test_a_click_between_the_axes_means_a_slice_and_a_drag_does_not():
+    view, chart, interactor = vtk.vtkContextView(), vtk.vtkChartXY(), vtk.vtkGenericRenderWindowInteractor()
+    interactor.SetInteractorStyle(None)
+    view.SetInteractor(interactor)
+    view.GetRenderWindow().SetOffScreenRendering(1)
+    view.GetRenderWindow().SetSize(400, 170)
+    view.GetScene().AddItem(chart)
+    seen = []
+    watchClicks(view.GetScene(), chart, seen.append)
+    table = vtk.vtkTable()
+    for name in ("slice", "p(liver)"):
+        column = vtk.vtkFloatArray()
+        column.SetName(name)
+        for k in range(11):
+            column.InsertNextValue(k)
+        table.AddColumn(column)
+
+    def pointer(x, y, *events):
+        interactor.SetEventInformation(round(x), round(y))
+        for event in events:
+            interactor.InvokeEvent(event)
+
+    both = ("LeftButtonPressEvent", "LeftButtonReleaseEvent")
+    view.GetRenderWindow().Render()
+    pointer(200, 80, *both)  # no curve yet
+    chart.AddPlot(vtk.vtkChart.LINE).SetInputData(table, "slice", "p(liver)")
+    view.GetRenderWindow().Render()
+    (first, low), (last, _) = (
+        chart.GetAxis(vtk.vtkAxis.BOTTOM).GetPoint1(),
+        chart.GetAxis(vtk.vtkAxis.BOTTOM).GetPoint2(),
+    )
+    for k in (0, 3, 10):
+        pointer(first + k / 10 * (last - first), low + 20, *both)
+    pointer(first + 50, low - 10, *both)  # on the axis' numbers
+    pointer(first + 50, low + 20, both[0])
+    pointer(first + 90, low + 20, both[1])
+    assert seen == [0, 3, 10]
 
 
 def test_two_volumes_have_a_chart_each(makeVolume):

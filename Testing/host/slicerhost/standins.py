@@ -332,15 +332,25 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
             self._table.setItem(row, 1, QtWidgets.QTableWidgetItem(segment.GetName()))
 
 
-@standin("dataSelected(vtkStringArray*,vtkCollection*)")
+@standin()
 class qMRMLPlotView(QtWidgets.QLabel):
     """Draws the chart of a plot view node with vtkChartXY, as the real one does, into a picture."""
 
-    dataSelected = Signal(object, object)
-
     def __init__(self, parent=None):
         super().__init__(parent)
-        self.__dict__.update(_node=None, _observations=[])
+        view, chart, interactor = vtk.vtkContextView(), vtk.vtkChartXY(), vtk.vtkGenericRenderWindowInteractor()
+        view.GetRenderWindow().SetOffScreenRendering(1)
+        view.GetRenderer().SetBackground(1, 1, 1)
+        view.GetScene().AddItem(chart)
+        interactor.SetInteractorStyle(None)
+        view.SetInteractor(interactor)
+        self.__dict__.update(_node=None, _observations=[], _view=view, _chart=chart, _interactor=interactor)
+
+    def chart(self):
+        return self._chart
+
+    def scene(self):
+        return self._view.GetScene()
 
     def setMRMLScene(self, scene):
         pass
@@ -359,25 +369,36 @@ class qMRMLPlotView(QtWidgets.QLabel):
     def chartNode(self):
         return slicer.mrmlScene.GetNodeByID(self._node.GetPlotChartNodeID() or "") if self._node else None
 
-    def select(self, row: int):
-        """What a click on point number `row` of the first series does."""
-        names, points, picked = vtk.vtkStringArray(), vtk.vtkCollection(), vtk.vtkIdTypeArray()
-        names.InsertNextValue(self.chartNode().GetNthPlotSeriesNodeID(0))
-        picked.InsertNextValue(row)
-        points.AddItem(picked)
-        self.dataSelected.emit(names, points)
+    def click(self, x: float) -> None:
+        """What a user's click at x on the bottom axis does, half way up the curves."""
+        self._render(400, 170)
+        bottom, left = self._chart.GetAxis(vtk.vtkAxis.BOTTOM), self._chart.GetAxis(vtk.vtkAxis.LEFT)
+        (first, low), (last, _), (_, high) = bottom.GetPoint1(), bottom.GetPoint2(), left.GetPoint2()
+        share = (x - bottom.GetMinimum()) / (bottom.GetMaximum() - bottom.GetMinimum())
+        self._interactor.SetEventInformation(round(first + share * (last - first)), round((low + high) / 2))
+        self._interactor.LeftButtonPressEvent()
+        self._interactor.LeftButtonReleaseEvent()
 
     def draw(self) -> None:
         """Render the chart into the label; the test host calls it before a picture is taken."""
-        chart_node = self.chartNode()
         width, height = get(self, "width"), get(self, "height")
-        if chart_node is None or not get(self, "visible") or min(width, height) < 20:
+        if self.chartNode() is None or not get(self, "visible") or min(width, height) < 20:
             return
-        view, chart = vtk.vtkContextView(), vtk.vtkChartXY()
-        view.GetRenderWindow().SetOffScreenRendering(1)
-        view.GetRenderWindow().SetSize(width, height)
-        view.GetRenderer().SetBackground(1, 1, 1)
-        view.GetScene().AddItem(chart)
+        self._render(width, height)
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self._view.GetRenderWindow())
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        from vtkmodules.util.numpy_support import vtk_to_numpy
+
+        pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
+        self.setPixmap(QtGui.QPixmap.fromImage(
+            QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()))  # fmt: skip
+
+    def _render(self, width: int, height: int) -> None:
+        chart, chart_node = self._chart, self.chartNode()
+        self._view.GetRenderWindow().SetSize(width, height)
+        chart.ClearPlots()
         for index in range(chart_node.GetNumberOfPlotSeriesNodes()):
             series = chart_node.GetNthPlotSeriesNode(index)
             table = series.GetTableNode()
@@ -395,15 +416,6 @@ class qMRMLPlotView(QtWidgets.QLabel):
                 if series.GetLineStyle() == series.LineStyleNone:
                     plot.GetPen().SetLineType(0)
         chart.SetShowLegend(chart_node.GetLegendVisibility())
-        chart.GetAxis(1).SetTitle(chart_node.GetXAxisTitle() or "")
-        chart.GetAxis(0).SetTitle(chart_node.GetYAxisTitle() or "")
-        view.GetRenderWindow().Render()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(view.GetRenderWindow())
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-
-        pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
-        self.setPixmap(QtGui.QPixmap.fromImage(
-            QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()))  # fmt: skip
+        chart.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart_node.GetXAxisTitle() or "")
+        chart.GetAxis(vtk.vtkAxis.LEFT).SetTitle(chart_node.GetYAxisTitle() or "")
+        self._view.GetRenderWindow().Render()
