@@ -16,19 +16,17 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.boxes import boxNode, setEditable, showBox, watchBox
 from SAMMixLib.scene.chart import showChart
 from SAMMixLib.scene.edits import editedSlices, rememberResult
-from SAMMixLib.scene.geometry import RAS_TO_LPS, ijkToRas, stackToRas, toStack
+from SAMMixLib.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
 from SAMMixLib.scene.navigate import currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
 from SAMMixLib.scene.segments import bounds, createSegmentation, readLiver, writeLiver
-from SAMMixLib.scene.volume import checkVolume, importMask
+from SAMMixLib.scene.volume import checkVolume, exportVolume, importMask
 
 if TYPE_CHECKING:
     from SAMMixLib.session.findings import Box, Findings
 
 FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
-CHUNK_BYTES = 8 << 20
-NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
 
 
 class Overlays(Protocol):
@@ -102,18 +100,8 @@ class Case:
         return [k for k in edited if self._corrections.get(k) != np.packbits(liver[k]).tobytes()]
 
     def export(self, path: Path) -> Iterator[None]:
-        """Write the voxels, on the node's own grid without parent transform, to an uncompressed NRRD file.
-
-        Raises:
-            OSError: the file cannot be written whole.
-        """
-        array = np.ascontiguousarray(slicer.util.arrayFromVolume(self.volumeNode))
-        rows = max(1, CHUNK_BYTES * len(array) // array.nbytes)
-        with path.open("wb") as file:
-            file.write(_nrrdHeader(array, RAS_TO_LPS @ ijkToRas(self.volumeNode)).encode())
-            for start in range(0, len(array), rows):
-                file.write(array[start : start + rows])
-                yield
+        """As ``exportVolume``."""
+        return exportVolume(self.volumeNode, path)
 
     def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
         """Write a mask file into the liver segment: one state of the undo.
@@ -167,6 +155,8 @@ class Case:
 
     def draw(self, findings: Findings | None) -> None:
         """Bring heat map and box into line with the overlays that the user wants and the slice that is looked at."""
+        if self.volumeNode.GetScene() is None:
+            return
         cam = helper(self.volumeNode, "cam")
         if cam is not None:
             setThreshold(cam, self._overlays.threshold)
@@ -230,20 +220,3 @@ class Case:
 
     def _liver(self) -> np.ndarray:
         return toStack(readLiver(self.segmentationNode, self.volumeNode), self.volumeNode)
-
-
-def _nrrdHeader(array: np.ndarray, toLps: np.ndarray) -> str:
-    vectors = [f"({','.join(f'{value!r}' for value in column)})" for column in toLps[:3].T.tolist()]
-    return "\n".join([
-        "NRRD0004",
-        f"type: {NRRD_TYPES.get(array.dtype.name, array.dtype.name)}",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, array.shape[::-1]))}",
-        f"space directions: {' '.join(vectors[:3])}",
-        "kinds: domain domain domain",
-        f"endian: {'little' if np.little_endian else 'big'}",
-        "encoding: raw",
-        f"space origin: {vectors[3]}",
-        "\n",
-    ])  # fmt: skip

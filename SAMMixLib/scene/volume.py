@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from SAMMixLib.scene.geometry import RAS_TO_LPS, axialOrder, ijkToRas
 from SAMMixLib.scene.hygiene import isHelper
 
 SAME_VOXEL = 0.05  # voxels by which two grids may differ through rounding and still be one
+CHUNK_BYTES = 8 << 20
+NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
 TILT = 15.0  # degrees between a slice and the axial plane from which on the user is told
 
 
@@ -52,25 +53,21 @@ def checkVolume(volumeNode) -> tuple[bool, str, list[str]]:
     return True, "", _warnings(volumeNode, lowest, highest)
 
 
-def exportVolume(volumeNode, path: str | Path) -> Path:
+def exportVolume(volumeNode, path: Path) -> Iterator[None]:
     """Write the node's voxels, as they are, on the node's own grid (no parent transform) to an uncompressed NRRD file.
 
+    It comes in steps of some MB. The file is whole after the last.
+
     Raises:
-        SAMMixError: the node fails :func:`checkVolume`, or the file cannot be written.
+        OSError: the file cannot be written.
     """
-    path = Path(path)
-    ok, reason, _ = checkVolume(volumeNode)
-    if not ok:
-        raise SAMMixError(reason)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    try:
-        sitk.WriteImage(_image(volumeNode, slicer.util.arrayFromVolume(volumeNode)), str(temporary), False)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError):
-        raise SAMMixError(f"{path}: cannot be written; is the disk full?") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    array = np.ascontiguousarray(slicer.util.arrayFromVolume(volumeNode))
+    rows = max(1, CHUNK_BYTES * len(array) // array.nbytes)
+    with path.open("wb") as file:
+        file.write(_nrrdHeader(array, RAS_TO_LPS @ ijkToRas(volumeNode)).encode())
+        for start in range(0, len(array), rows):
+            file.write(array[start : start + rows])
+            yield
 
 
 def importMask(path: str | Path, volumeNode) -> np.ndarray:
@@ -105,14 +102,21 @@ def importMask(path: str | Path, volumeNode) -> np.ndarray:
     return np.memmap(path, np.uint8, "r", start, shape)
 
 
-def _image(volumeNode, array: np.ndarray) -> sitk.Image:
-    matrix = RAS_TO_LPS @ ijkToRas(volumeNode)
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(matrix[:3, 3].tolist())
-    return image
+def _nrrdHeader(array: np.ndarray, toLps: np.ndarray) -> str:
+    vectors = [f"({','.join(f'{value!r}' for value in column)})" for column in toLps[:3].T.tolist()]
+    return "\n".join([
+        "NRRD0004",
+        f"type: {NRRD_TYPES.get(array.dtype.name, array.dtype.name)}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, array.shape[::-1]))}",
+        f"space directions: {' '.join(vectors[:3])}",
+        "kinds: domain domain domain",
+        f"endian: {'little' if np.little_endian else 'big'}",
+        "encoding: raw",
+        f"space origin: {vectors[3]}",
+        "\n",
+    ])  # fmt: skip
 
 
 def _warnings(volumeNode, lowest: float, highest: float) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import slicer
 import vtk
 from hypothesis import strategies as st
+
+from SAMMixLib.scene.volume import exportVolume
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class Geometry:
         if outer is not None:
             node.SetAndObserveTransformNodeID(outer.GetID())
         return node
+
+
+def export(volumeNode, path: Path) -> Path:
+    """The node's voxels as a file, all steps at once."""
+    for _ in exportVolume(volumeNode, path):
+        pass
+    return path
 
 
 def linear(matrix: np.ndarray, parent=None):

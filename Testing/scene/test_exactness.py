@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
-from geometries import Geometry, geometries
+from geometries import Geometry, export, geometries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,7 @@ from SAMMixLib.scene.boxes import boxNode, readBox, showBox
 from SAMMixLib.scene.geometry import ijkToRas, stackShape, stackToRas, toStack
 from SAMMixLib.scene.navigate import currentSlice, jumpToSlice
 from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, writeLiver
-from SAMMixLib.scene.volume import exportVolume, importMask
+from SAMMixLib.scene.volume import importMask
 from SAMMixLib.volume import Volume, read_volume, write_mask
 
 FIFTY = settings(
@@ -98,7 +98,7 @@ def test_the_library_sees_the_same_stack_and_its_mask_comes_back(fresh, tmp_path
     fresh()
     geometry = Geometry((9, 9, *geometry.shape[2:]), geometry.matrix, geometry.parents, geometry.warp, geometry.seed)
     volume, mask = geometry.volume(), geometry.mask()
-    read: Volume = read_volume(exportVolume(volume, tmp_path / "ct.nrrd"))
+    read: Volume = read_volume(export(volume, tmp_path / "ct.nrrd"))
     stack = read.axial()
     assert np.array_equal(stack.array, toStack(slicer.util.arrayFromVolume(volume), volume))
     write_mask(stack.to_grid(toStack(mask, volume)), tmp_path / "mask.nrrd")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicer
-from geometries import linear
+from geometries import export, linear
 
 from SAMMixLib.scene.boxes import boxNode, showBox
 from SAMMixLib.scene.chart import showChart
@@ -18,7 +18,6 @@ from SAMMixLib.scene.geometry import toStack
 from SAMMixLib.scene.hygiene import FOLDER, folder, helpers
 from SAMMixLib.scene.overlay import loadCam, showCam
 from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, writeLiver
-from SAMMixLib.scene.volume import exportVolume
 from SAMMixLib.segnrrd import LIVER_TERMINOLOGY
 
 SHAPE = (6, 8, 10)
@@ -36,7 +35,7 @@ TURN = np.array([[1, 0, 0, 5], [0, 0.8, -0.6, -7], [0, 0.6, 0.8, 11], [0, 0, 0, 
 
 def draw(volume, tmp_path):
     """Everything that SAMMix draws for a volume."""
-    exportVolume(volume, tmp_path / "ct.nrrd")
+    export(volume, tmp_path / "ct.nrrd")
     ct = sitk.ReadImage(str(tmp_path / "ct.nrrd"))
     sitk.WriteImage(sitk.Cast(ct > 0, sitk.sitkUInt8) * 200, str(tmp_path / "cam.nrrd"))
     mask = np.random.default_rng(len(volume.GetName())).random(SHAPE) < 0.3
