@@ -29,8 +29,8 @@ def look(session: Session, case: Case | None) -> Look:
     ok, reason, warnings = case.check() if case else (False, "Choose a CT volume.", [])
     findings = session.found.get(case.key) if case else None
     k = case.current_slice() if case else None
-    can_correct = bool(case) and k is not None and session.can_correct(case)
     cancel = session.busy and not session.correcting
+    can_correct = bool(case) and k is not None and not cancel and session.can_correct(case)
     return {
         "noticeLabel": _text("" if session.busy else reason if case and not ok else "\n".join(warnings)),
         "segmentButton": {

@@ -149,7 +149,12 @@ class Session:
         self._guarded(self._begin)
 
     def correct(self, case: Case, boxes: dict[int, list[Box] | None]) -> None:
-        """Segment slices again: from the given boxes, ``[]`` for "no liver here", None for "liver here"."""
+        """Segment slices again: from the given boxes, ``[]`` for "no liver here", None for "liver here".
+
+        Corrections that come during one wait for it; those that come during a run are not made.
+        """
+        if self.busy and not self.correcting:
+            return
         if not self.can_correct(case):
             self._fail("The model does not hold this scan any more: press Segment Liver first.")
             return

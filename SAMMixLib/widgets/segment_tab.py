@@ -164,7 +164,7 @@ class SegmentTab:
 
     def correct(self, k: int, boxes) -> None:
         self.session.correct(self.case, {k: boxes})
-        if not self.session.busy:  # refused: the box goes back to where it was
+        if not self.session.correcting:  # refused: the box goes back to where it was
             self.case.draw(self._findings())
         self.update()
         self.onTimer()

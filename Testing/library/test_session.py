@@ -336,6 +336,16 @@ def test_corrections_that_come_during_a_correction_are_made_together(stage):
     assert stage.worker.requests[-1][1]["slices"] == [{"k": 7, "boxes": []}, {"k": 2, "boxes": None}]
 
 
+def test_a_box_that_is_dragged_during_a_run_does_not_disturb_it(stage):
+    stage.segmented()
+    stage.until_running()
+    stage.session.correct(stage.case, {7: [(1, 1, 2, 2)]})
+    assert stage.session.state is State.RUNNING and not stage.session.error
+    stage.worker.answer(**segmented())
+    stage.ticks()
+    assert len(stage.case.written) == 2 and stage.worker.requests[-1][0] == "segment"
+
+
 def test_a_slice_edited_by_hand_is_segmented_again_only_after_a_yes(stage):
     stage.segmented()
     stage.case.drawn, stage.user.answer = [7], False
