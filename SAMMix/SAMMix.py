@@ -88,6 +88,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
 
     def enter(self):
         self.initializeParameters()
@@ -99,10 +100,13 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.disconnectParameters()
 
     def cleanup(self):
+        from SAMMixLib.scene.hygiene import removeHelpers
+
         self.segmentTab.exit()
         self.segmentTab.close()
         self.disconnectParameters()
         self.removeObservers()
+        removeHelpers()
 
     def onSceneStartClose(self, caller=None, event=None):
         self.segmentTab.session.forget()
@@ -113,6 +117,13 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameters()
             self.ui.segmentEditor.updateWidgetFromMRML()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, scene, event, node):
+        from SAMMixLib.scene.hygiene import removeHelpers
+
+        if node.IsA("vtkMRMLScalarVolumeNode") and not scene.IsClosing():
+            removeHelpers(node)
 
     def initializeParameters(self):
         from SAMMixLib.scene.singletons import firstVolume

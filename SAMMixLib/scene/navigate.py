@@ -14,10 +14,12 @@ RED = "vtkMRMLSliceNodeRed"
 
 
 def currentSlice(volumeNode) -> int | None:
-    """The slice k that the red view shows, None where its plane lies off the stack.
+    """The slice k that the red view shows, None where its plane lies off the stack or the node holds no voxels.
 
     Where view and stack are not parallel it is the slice whose centre lies nearest to the plane.
     """
+    if volumeNode.GetImageData() is None or min(volumeNode.GetImageData().GetDimensions()) < 1:
+        return None
     centres = _centres(volumeNode)
     plane = slicer.util.arrayFromVTKMatrix(_redNode().GetSliceToRAS())
     distances = np.abs((centres - plane[:3, 3]) @ plane[:3, 2])

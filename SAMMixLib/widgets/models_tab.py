@@ -46,7 +46,8 @@ class ModelsTab:
         table.selectRow(0)
         usable = [(row.name, row.name) for row in self._rows if row.usable]
         fill(self.ui.modelSelector, usable, self._settings.model)
-        self.onChosen(self.ui.modelSelector.currentIndex)
+        if usable:
+            self.onChosen(self.ui.modelSelector.currentIndex)
 
     def onChosen(self, index: int) -> None:
         self._settings.model = self.ui.modelSelector.itemData(index)

@@ -279,12 +279,32 @@ def test_the_volume_is_removed_during_a_run(clinic, phantom):
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
 
 
+def test_what_was_drawn_goes_with_the_volume(segmented, phantom):
+    clinic = segmented
+    first = clinic.tab.case.volumeNode
+    clinic.load(phantom[0])
+    clinic.segment()
+    second = len(helpers()) - len(helpers(first))
+    slicer.mrmlScene.RemoveNode(first)
+    assert len(helpers()) == second and clinic.view.GetForegroundVolumeID()
+    slicer.mrmlScene.RemoveNode(clinic.tab.case.volumeNode)
+    assert not helpers() and not clinic.view.GetForegroundVolumeID()
+    clinic.tab.plot.mrmlPlotViewNode().Modified()
+    assert clinic.tab.case is None and not clinic.session.error
+
+
+def test_a_volume_without_voxels_is_told(clinic):
+    clinic.ui.volumeSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
+    assert clinic.ui.noticeLabel.text == "empty: holds no voxels; load it again."
+    assert not clinic.ui.segmentButton.enabled
+
+
 def test_the_module_can_be_reloaded(segmented):
     clinic = segmented
     before, old = clinic.liver().copy(), clinic.session
     pid = worker_pid(clinic)
     clinic.reopen()
-    assert not old.loaded
+    assert not old.loaded and not helpers() and not clinic.view.GetForegroundVolumeID()
     clinic.wait(lambda: not Path(f"/proc/{pid}").exists(), 5)
     assert np.array_equal(clinic.liver(), before)
     clinic.segment()
