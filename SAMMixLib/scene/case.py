@@ -15,7 +15,7 @@ import slicer
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.boxes import boxNode, setEditable, showBox, watchBox
 from SAMMixLib.scene.chart import showChart
-from SAMMixLib.scene.edits import editedSlices, rememberResult
+from SAMMixLib.scene.edits import editedSlices, rememberResult, stamp, version
 from SAMMixLib.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
 from SAMMixLib.scene.navigate import currentSlice, jumpToSlice, nextToReview
@@ -127,7 +127,13 @@ class Case:
             self._corrections |= {k: np.packbits(liver[k]).tobytes() for k in slices}
         else:
             rememberResult(self.segmentationNode, self.volumeNode, slices)
+        stamp(self.segmentationNode)
         yield
+
+    @property
+    def version(self) -> str:
+        """Tells the states of the liver segment apart that writes made; undo and redo bring one back."""
+        return version(self.segmentationNode) if self.segmentationNode else ""
 
     def areas(self) -> list[float]:
         """mm2 of the liver segment in each slice."""
@@ -182,10 +188,15 @@ class Case:
             slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
 
     def watchSegment(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back whenever the voxels of the segmentation change; gives back a function that ends it."""
+        """Call back whenever the voxels of the segmentation may have changed; gives back a function that ends it."""
         segmentation = self.segmentationNode.GetSegmentation()
-        tag = segmentation.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, lambda *_: callback())
-        return lambda: segmentation.RemoveObserver(tag)
+        events = (
+            slicer.vtkSegmentation.SourceRepresentationModified,
+            slicer.vtkSegmentation.SegmentModified,  # all that an undo tells
+            slicer.vtkSegmentation.SegmentRemoved,
+        )
+        tags = [segmentation.AddObserver(event, lambda *_: callback()) for event in events]
+        return lambda: [segmentation.RemoveObserver(tag) for tag in tags]
 
     def hide(self) -> None:
         """Take heat map and box from the views; the user's own foreground comes back."""

@@ -7,6 +7,7 @@ any scene or ``.seg.nrrd``, follows it into another segmentation, and an undo ta
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,6 +17,7 @@ from SAMMixLib.scene.geometry import toStack
 from SAMMixLib.scene.segments import findLiver, readLiver
 
 TAG = "SAMMix.result"
+VERSION = "SAMMix.version"  # tag: which of our writes the voxels are from
 
 
 def rememberResult(segmentationNode, volumeNode, slices: Iterable[int] | None = None) -> None:
@@ -34,6 +36,19 @@ def rememberResult(segmentationNode, volumeNode, slices: Iterable[int] | None = 
             known[k] = hashes[k]
         hashes = known
     segmentationNode.GetSegmentation().GetSegment(liver).SetTag(TAG, ",".join(hashes))
+
+
+def stamp(segmentationNode) -> None:
+    """Give the liver segment, as it was just written, a version of its own."""
+    if (liver := findLiver(segmentationNode)) is not None:
+        segmentationNode.GetSegmentation().GetSegment(liver).SetTag(VERSION, secrets.token_hex(8))
+
+
+def version(segmentationNode) -> str:
+    """The version that the last write, undo or redo left; nothing where there is none."""
+    liver, text = findLiver(segmentationNode), vtk.reference("")
+    found = liver is not None and segmentationNode.GetSegmentation().GetSegment(liver).GetTag(VERSION, text)
+    return str(text) if found else ""
 
 
 def editedSlices(segmentationNode, volumeNode) -> list[int]:

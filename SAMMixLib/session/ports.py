@@ -32,6 +32,7 @@ class Case(Protocol):
     """
 
     key: str  # tells cases apart, and changes with the voxels
+    version: str  # of the liver segment: new with each write, and back again by an undo
 
     def check(self) -> tuple[bool, str, list[str]]: ...
     def size(self) -> tuple[int, float]: ...  # slices, mm along them

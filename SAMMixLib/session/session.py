@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class Session:
         self.error = ""
         self.log: Path | None = None  # of the worker, when the error is one of its own
         self.found: dict[str, Findings] = {}  # by case
+        self._versions: dict[tuple[str, str], Findings] = {}  # by case and version of its segment, for undo
         self._start_worker, self._user, self._clock = start_worker, user, clock
         self.worker: Worker | None = None
         self._loaded: tuple[str, str] | None = None  # model and device in the worker
@@ -167,9 +169,10 @@ class Session:
         self._start_waiting()
 
     def measure(self, case: Case) -> None:
-        """Take the areas anew from the segment, after the user edited it."""
+        """Take the areas anew from the segment, after the user edited it; after an undo, what was found before."""
         if case.key in self.found:
-            self.found[case.key].area_mm2 = dict(enumerate(case.areas()))
+            findings = self.found[case.key] = self._versions.get((case.key, case.version), self.found[case.key])
+            findings.area_mm2 = dict(enumerate(case.areas()))
 
     def cancel(self) -> None:
         """Stop the job; the scene stays as it is. A result that is being written is written to its end."""
@@ -195,6 +198,7 @@ class Session:
         if self.busy:
             self.unload()
         self.found.clear()
+        self._versions.clear()
         self._warm, self.error, self.log = "", "", None
 
     def tick(self) -> None:
@@ -306,11 +310,11 @@ class Session:
         if job.boxes is None:
             findings, written = self._merge(job, message)
         else:
-            findings, written = self.found[job.case.key], [int(k) for k in message["slices"]]
+            findings, written = copy.deepcopy(self.found[job.case.key]), [int(k) for k in message["slices"]]
             findings.correct(message)
         yield from job.case.write(Path(message["mask"]), written, correction=job.boxes is not None)
         findings.area_mm2 = dict(enumerate(job.case.areas()))
-        self.found[job.case.key] = findings
+        self.found[job.case.key] = self._versions[job.case.key, job.case.version] = findings
         if job.boxes is None:
             self._warm = job.case.key
         yield

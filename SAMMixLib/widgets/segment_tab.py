@@ -189,9 +189,10 @@ class SegmentTab:
         self.update()
 
     def onEdited(self) -> None:
-        if self.case and not self.session.busy and (findings := self._findings()):
+        if self.case and not self.session.busy and self._findings():
             self.session.measure(self.case)
-            self.case.drawChart(findings)
+            self.case.drawChart(self._findings())
+            self.case.draw(self._findings())
             self.update()
 
     def update(self) -> None:

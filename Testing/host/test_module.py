@@ -14,6 +14,7 @@ import slicer
 from slicerhost.desktop import click
 
 from SAMMixLib.models import starter_folder, user_folder
+from SAMMixLib.scene.boxes import readBox
 from SAMMixLib.scene.hygiene import helper, helpers
 from SAMMixLib.scene.segments import findLiver
 from SAMMixLib.session.session import State
@@ -154,7 +155,7 @@ def test_drag_a_box_and_undo(segmented):
     before = clinic.liver().copy()
     k = int(np.argmax(before.sum(axis=(1, 2))))
     clinic.ui.editBoxButton.checked = True
-    saved = clinic.ui.segmentEditor._undo_saves
+    saved, box = clinic.ui.segmentEditor._undo_saves, clinic.findings.boxes[k]
     started = time.perf_counter()
     drag(clinic, k)
     clinic.wait(lambda: not clinic.session.busy)
@@ -162,10 +163,16 @@ def test_drag_a_box_and_undo(segmented):
     after = clinic.liver()
     assert 0 < after[k].sum() < before[k].sum()
     assert np.array_equal(np.delete(after, k, 0), np.delete(before, k, 0))
-    assert clinic.findings.corrected == {k}
+    assert clinic.findings.corrected == {k} and clinic.findings.boxes[k] != box
     assert clinic.ui.segmentEditor._undo_saves == saved + 1
     clinic.ui.segmentEditor.undo()
     assert np.array_equal(clinic.liver(), before)
+    clinic.wait(lambda: not clinic.findings.corrected, 5)
+    assert clinic.findings.boxes[k] == box
+    assert readBox(helper(clinic.tab.case.volumeNode, "box"), clinic.tab.case.volumeNode) == (k, box[0])
+    clinic.ui.segmentEditor.redo()
+    clinic.wait(lambda: clinic.findings.corrected == {k}, 5)
+    assert np.array_equal(clinic.liver(), after) and clinic.findings.boxes[k] != box
 
 
 def test_no_liver_here_and_liver_here(segmented):

@@ -62,6 +62,7 @@ class PlayedCase:
     def __init__(self):
         self.key, self.problem, self.drawn, self.corrections, self.written = "case", "", [], [], []
         self.shown = self.exported = 0
+        self.version = ""
         self.disk_full = False
 
     def check(self):
@@ -88,6 +89,7 @@ class PlayedCase:
     def write(self, mask, slices, correction):
         yield
         self.written.append(slices)
+        self.version = f"{len(self.written)}"
         if correction:
             self.corrections += slices
 
@@ -324,6 +326,18 @@ def test_a_dragged_box_is_segmented_again_from_the_cache(stage):
     findings = stage.session.found["case"]
     assert stage.case.written[-1] == [7]
     assert findings.boxes[7] == [(5, 6, 50, 60)] and findings.review == [2] and findings.corrected == {7}
+
+
+def test_undo_brings_the_boxes_back(stage):
+    stage.segmented()
+    stage.session.correct(stage.case, {7: [(5, 6, 50, 60)]})
+    stage.worker.answer(**corrected(7))
+    stage.ticks()
+    for version, box, ks in (("1", (1, 2, 30, 40), set()), ("2", (5, 6, 50, 60), {7})):
+        stage.case.version = version
+        stage.session.measure(stage.case)
+        findings = stage.session.found["case"]
+        assert findings.boxes[7] == [box] and findings.corrected == ks and (7 in findings.review) == (not ks)
 
 
 def test_corrections_that_come_during_a_correction_are_made_together(stage):
