@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from SAMMixLib.errors import SAMMixError
 
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|bad_alloc|(can't|cannot|failed to) allocate"
+    r"|could not create a (primitive|memory)",  # oneDNN
+    re.IGNORECASE,
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,8 +55,10 @@ def available_devices() -> list[dict[str, str]]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory did not suffice; on the CPU torch says so in words only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an error means that memory did not suffice; on the CPU torch and oneDNN say so in words only."""
+    if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+        return True
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:

@@ -223,6 +223,7 @@ class Session:
             self.worker.start()
 
     def _begin(self) -> None:
+        self._job.request = None
         self._ensure_worker()
         wanted = (self.settings.model, self.settings.device)
         if self._loaded != wanted:
@@ -271,9 +272,14 @@ class Session:
             self.settings.devices = message["devices"]
             if self.state is State.STARTING:
                 self.state = State.LOADING
+        elif self.worker is None:
+            return  # it died of an earlier message of the same moment
         elif kind == "error" and not self.worker.alive:
             self._drop_worker()
-            if self.busy:
+            if self._outlives(message):
+                self.state = State.STARTING
+                self._guarded(self._begin)
+            elif self.busy:
                 self._receive_error(message)
         elif self._job is None or message.get("id") != self._job.request:
             return  # of a job that was given up
@@ -285,6 +291,17 @@ class Session:
             self._receive_result(message)
         elif kind == "result":
             self._end()  # it was done before the cancel reached it
+
+    def _outlives(self, message: dict[str, Any]) -> bool:
+        """Whether the worker was killed for a job given up before, so that this run begins again with a new one."""
+        job = self._job
+        return (
+            job is not None
+            and job.boxes is None
+            and self.state in (State.STARTING, State.LOADING, State.RUNNING)
+            and message["kind"] == "cancelled"
+            and message.get("id") != job.request
+        )
 
     def _receive_error(self, message: dict[str, Any]) -> None:
         if message["kind"] == "cancelled":

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import errno
-import re
 import shutil
 from pathlib import Path
 
-import torch
-
+from SAMMixLib.device import out_of_memory
 from SAMMixLib.errors import SAMMixError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-# torch's own allocator on a CPU and Apple's raise plain RuntimeErrors, as SimpleITK does.
-NO_MEMORY = re.compile(r"out of memory|not enough memory|bad_alloc|(can't|cannot|failed to) allocate", re.IGNORECASE)
 
 
 def explain(error: BaseException, folder: Path) -> tuple[str, str]:
     """Kind (see :data:`SAMMixLib.worker.protocol.ERROR_KINDS`) and text; `folder` is where the files go."""
     reason = error.__cause__ if isinstance(error, SAMMixError) and error.__cause__ else error
-    if isinstance(reason, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(reason, RuntimeError) and NO_MEMORY.search(str(reason))
-    ):
+    if out_of_memory(reason):
         return "memory", "Not enough memory for this scan; close other programs, or choose a smaller model."
     if isinstance(reason, OSError) and reason.errno in DISK:
         free = shutil.disk_usage(folder).free / 1e6

@@ -347,6 +347,8 @@ def test_out_of_memory(clinic, phantom):
     import resource
 
     clinic.load(phantom[0])
+    clinic.segment()
+    assert not clinic.session.error
     pid = worker_pid(clinic)
     before = nodes()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])

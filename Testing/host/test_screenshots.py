@@ -44,9 +44,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_pictures_of_a_run(clinic, scan, pictures):
     volume = clinic.load(scan)
     click(clinic.ui.segmentButton)
-    clinic.wait(lambda: clinic.session.state is State.RUNNING and clinic.session.stage()[1] > 2, 60)
+    clinic.wait(lambda: clinic.session.state is State.RUNNING and clinic.session.stage()[1] > 2, 300)
     clinic.desktop.screenshot(pictures / "module_running.jpg")
-    clinic.wait(lambda: not clinic.session.busy, 120)
+    clinic.wait(lambda: not clinic.session.busy, 300)
     assert not clinic.session.error
 
     case = clinic.tab.case
