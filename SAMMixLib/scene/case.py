@@ -18,7 +18,7 @@ from SAMMixLib.scene.chart import showChart
 from SAMMixLib.scene.edits import editedSlices, rememberResult, stamp, version
 from SAMMixLib.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
-from SAMMixLib.scene.navigate import currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
 from SAMMixLib.scene.segments import bounds, createSegmentation, readLiver, writeLiver
 from SAMMixLib.scene.volume import checkVolume, exportVolume, importMask
@@ -207,7 +207,10 @@ class Case:
             box.GetDisplayNode().SetVisibility(False)
 
     def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
-        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it."""
+        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it.
+
+        The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
+        """
         if self._stopWatching is not None:
             self._stopWatching()
             self._stopWatching = None
@@ -215,6 +218,7 @@ class Case:
         if box is not None:
             setEditable(box, dragged is not None)
         if dragged is not None:
+            alignView(self.volumeNode)
             self._stopWatching = watchBox(box, self.volumeNode, dragged)
 
     def chartNode(self):

@@ -8,8 +8,6 @@ from pathlib import Path
 import SimpleITK as sitk
 import slicer
 
-from SAMMixLib.phantom import make_phantom
-
 CATEGORY = "SAMMix"
 CT_LIVER = "e16eae0ae6fefa858c5c11e58f0f1bb81834d81b7102e021571056324ef6f37e"  # SHA-256; MSD liver_100, CC BY-SA 4.0
 
@@ -38,6 +36,8 @@ def register() -> None:
 
 def loadPhantom(source=None):
     """Draw the phantom, which needs no network and no patient, and load it; gives back its volume node."""
+    from SAMMixLib.phantom import make_phantom  # scipy would hold up the start of the application
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "LiverPhantom.nrrd"
         sitk.WriteImage(make_phantom().ct, str(path))

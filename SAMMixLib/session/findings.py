@@ -24,10 +24,7 @@ class Findings:
     area_mm2: dict[int, float]  # of the segment as it is in the scene, the user's edits included
     slice_mm: float
     review: list[int]  # worst first
-    model: str
     device: str
-    seconds: float
-    warnings: list[str]
     corrected: set[int] = field(default_factory=set)
 
     @classmethod
@@ -43,10 +40,7 @@ class Findings:
             area_mm2={},
             slice_mm=slice_mm,
             review=[int(k) for k in message["review"]],
-            model=message.get("model", ""),
             device=message["device"],
-            seconds=_seconds(message["seconds"]),
-            warnings=list(message["warnings"]),
         )
 
     def correct(self, message: dict[str, Any]) -> None:
@@ -89,7 +83,3 @@ def _by_slice(values: list[float], ks: Iterable[int]) -> dict[int, float]:
 
 def _boxes(by_slice: dict) -> dict[int, list[Box]]:
     return {int(k): [tuple(box) for box in boxes] for k, boxes in by_slice.items()}
-
-
-def _seconds(value: float | dict[str, float]) -> float:
-    return sum(value.values()) if isinstance(value, dict) else float(value)
