@@ -110,7 +110,7 @@ class Scan:
         predicted_iou = np.zeros(len(self.slices), np.float32)
         for done, ks in _batches(encoded, segmenter.batch_size):
             with clock("encode"):
-                embeddings = self._embed(ks) if shared is None else torch.stack([shared[k] for k in ks])
+                embeddings = self._embed(ks, shared)
             with clock("decode"):
                 logits, iou, final = self._decode(ks, embeddings, [self.edges[k] for k in ks], settings.refine)
             for k, box in zip(ks, final, strict=True):
@@ -198,17 +198,17 @@ class Scan:
             raise SAMMixError(f"slice {beyond[0]}: the scan has the slices 0 to {len(self.slices) - 1}")
 
     def _classify(self, slices: Sequence[int], progress: Progress) -> dict[int, Tensor] | None:
-        """Fill in p(liver) and CAMs; the embeddings by slice where the classifier is a head on the encoder."""
+        """Fill in p(liver) and CAMs; the encoder's features by slice where the classifier is a head on them."""
         model = self.segmenter.model
         shared: dict[int, Tensor] | None = {} if model.shares_encoder else None
         for done, ks in _batches(slices, self.segmenter.batch_size):
             part = self.slices[ks].to(self.segmenter.device)
-            embeddings = None if shared is None else self._embed(ks)
-            maps = model.classify(part, embeddings)
+            features = None if shared is None else model.backbone.begin(part)
+            maps = model.classify(part, features)
             self.p_liver[ks] = liver_logit(maps).sigmoid().cpu().numpy()
             self.cams[ks] = model.activate(maps).half().cpu()
             if shared is not None:
-                shared |= zip(ks, embeddings, strict=True)
+                shared |= zip(ks, features, strict=True)
             progress("classify slices", done, len(slices))
         return shared
 
@@ -242,13 +242,14 @@ class Scan:
             inside[j0 : j1 + 1, i0 : i1 + 1] = True
         return inside
 
-    def _embed(self, ks: Sequence[int]) -> Tensor:
-        """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch."""
+    def _embed(self, ks: Sequence[int], features: Mapping[int, Tensor] | None = None) -> Tensor:
+        """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch, from `features` where known."""
         segmenter, kept = self.segmenter, self._embeddings
         found = {k: kept.get(k) for k in ks if k in kept}
         missing = [k for k in ks if k not in found]
         if missing:
-            encoded = segmenter.model.backbone.encode(self.slices[missing].to(segmenter.device))
+            known = None if features is None else torch.stack([features[k] for k in missing])
+            encoded = segmenter.model.embed(self.slices[missing].to(segmenter.device), known)
             for k, embedding in zip(missing, encoded, strict=True):
                 kept.put(k, embedding)
             if not found:

@@ -11,14 +11,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from SAMMixLib.config import PRESETS
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.gating import gate
 from SAMMixLib.metrics import score_masks
+from SAMMixLib.model import build_model
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
 from SAMMixLib.scan import largest_component, smooth_boxes
-from SAMMixLib.segmentation import Segmenter
+from SAMMixLib.segmentation import Segmenter, prepare
 from SAMMixLib.volume import read_volume, write_mask
 
 
@@ -67,6 +69,29 @@ def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phant
         np.testing.assert_allclose(read.GetOrigin(), volume.image.GetOrigin(), atol=1e-9)
         masks.append(sitk.GetArrayFromImage(sitk.DICOMOrient(read, "LPS")))
     assert masks[0].any() and np.array_equal(*masks)
+
+
+def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
+    starter = PRESETS["starter"]
+    config = replace(
+        starter,
+        model=replace(starter.model, classifier="encoder_head", cam_difference=True),
+        volume=replace(starter.volume, gate_high=0.0, gate_low=0.0, gap_mm=0.0),
+    )
+    torch.manual_seed(0)
+    model = prepare(build_model(config.model), torch.device("cpu"), torch.float32)
+    sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
+    encoded = []
+    begin = model.backbone.begin
+    model.backbone.begin = lambda slices: encoded.append(len(slices)) or begin(slices)
+    model.backbone.encode = None
+    whole = Segmenter(model, config, "head", torch.device("cpu"), torch.float32, batch_size=2)
+    result = whole.segment(read_volume(tmp_path / "ct.nrrd"))
+    assert encoded == [2, 1] and sum(map(bool, result.boxes)) > 0
+    slices = torch.from_numpy(result.slices).float()[:, None] / 255
+    del model.backbone.encode
+    alone = model(slices, features=begin(slices))
+    np.testing.assert_allclose(result.p_liver, alone.logit.sigmoid(), atol=0.01)  # the slices are rounded to 8 bits
 
 
 def test_cancel_stops_between_batches(segmenter, phantom, tmp_path):
