@@ -9,9 +9,12 @@ attention then all read the same memory without a copy.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from SAMMixLib.networks.fusion import gelu_of
 
@@ -108,7 +111,10 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(tokens)).view(windows, count, self.heads, 3, channels // self.heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
         bias = self.attention_biases[:, self.distance].to(q.dtype)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        # On a CPU the fused kernel's backward pass costs twice that of plain products, on windows so small.
+        plain = torch.is_grad_enabled() and q.device.type == "cpu"
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
         return self.proj(attended.transpose(1, 2).reshape(windows, count, channels))
 
 
