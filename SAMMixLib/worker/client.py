@@ -203,7 +203,7 @@ class WorkerClient:
                 self.pid = message["pid"]
                 for pending in self._pending.values():
                     pending.waited = 0.0
-            elif kind == "progress" and number in self._pending:
+            elif kind in ("progress", "report") and number in self._pending:
                 self._pending[number].waited = 0.0
             elif kind in ("result", "error"):
                 if number is None:  # the server's last words

@@ -13,6 +13,13 @@ Client to server, each with ``type`` and ``id`` (of the client's choice, rising)
 ``resegment``   ``slices`` [{``k``, ``boxes``}] of the last volume; boxes [] is no liver there, null its CAM's box
                 -> ``mask`` (path), ``slices`` [k] which of its slices count; ``boxes`` {k: ...} of each of them;
                 ``predicted_iou``, ``area_mm2`` (one value for each)
+``suggest``     ``labelled`` [k], ``count``, of the last volume
+                -> ``slices`` [k] of those that are not labelled, the most worth labelling first; ``reasons``, one each
+``train``       ``slices`` (folder of a training set), ``model`` (to start from), ``preset``, ``seed``, ``run`` (folder),
+                ``device``, ``dtype`` (optional)
+                -> ``bundle`` (path), ``before``, ``after`` (Dice of the held-out slices), ``better``,
+                ``held_out`` [[patient, k]], ``pictures`` (path), ``warning``, ``seconds``. Meanwhile ``report`` comes.
+                After an end of any other kind the same request goes on where the run folder stands.
 ``unload``      model and embeddings go, and their memory -> nothing
 ``quit``        the process ends at once, whatever it does; the end of stdin without it means that the client is dead
 ``cancel``      ends the request with this ``id``, waiting or running
@@ -24,6 +31,7 @@ Server to client:
 ``hello``       once, when torch is there: ``pid``, ``versions``, ``devices`` [{``name``, ``text``}], the best first
 ``heartbeat``   every :data:`HEARTBEAT_SECONDS`
 ``progress``    ``id``, ``stage``, ``done``, ``total``
+``report``      ``id``, ``figures`` {``step``, ``steps``, and ``loss`` or ``validation_dice``} of a training
 ``result``      ``id`` and what is said above
 ``error``       ``id``, ``kind`` (of :data:`ERROR_KINDS`), ``message`` (one line for the user), ``log`` (path)
 ``log``         ``text``: a line that was no message
@@ -32,7 +40,8 @@ Server to client:
 k, j, i are those of the axial stack (:class:`SAMMixLib.volume.AxialStack`). Boxes are inclusive pixel bounds at full
 resolution. Arrays travel as uncompressed NRRD in the client's private folder: ``mask`` is uint8 0 and 1 on exactly the
 volume's grid, ``cam`` uint8 0 to 255 on its own grid (:func:`SAMMixLib.frame_space.frame_image`). The files of the last
-:data:`RESULTS_KEPT` results of each request stay; older ones are removed.
+:data:`RESULTS_KEPT` results of each request stay; older ones are removed. ``pictures`` is an ``.npz`` in the run
+folder: of the held-out slices ``images`` int16 [n, S, S] in HU, and uint8 masks ``reference``, ``before``, ``after``.
 """
 
 from __future__ import annotations

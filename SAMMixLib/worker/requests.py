@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from SAMMixLib.bundle import open_bundle
-from SAMMixLib.device import choose_device
+from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.dicom import quiet_itk
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.frame_space import frame_image
@@ -30,6 +30,7 @@ from SAMMixLib.volume import read_volume
 from SAMMixLib.worker.protocol import RESULTS_KEPT
 
 CACHE_BYTES = 512 << 20  # of embeddings: 256 slices of LiteMedSAM
+PICTURES = "held_out.npz"  # in a run folder
 
 
 @dataclass
@@ -37,6 +38,7 @@ class State:
     """What stays loaded from one request to the next."""
 
     folder: Path
+    report: Callable[[dict[str, float]], None]  # tells the figures of a training
     segmenter: Segmenter | None = None
     loaded: tuple | None = None  # what makes `segmenter` the one that was asked for
     scan: Scan | None = None
@@ -131,6 +133,55 @@ def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) ->
     }
 
 
+def suggest(state: State, progress: Progress, labelled: list[int], count: int) -> dict[str, Any]:
+    from SAMMixLib.suggestion import suggest as rank
+
+    if state.scan is None:
+        raise SAMMixError("no scan is held any more; segment it again first")
+    found = rank(state.scan, labelled, count)
+    return {"slices": [int(k) for k, _ in found], "reasons": [reason for _, reason in found]}
+
+
+def train(
+    state: State,
+    progress: Progress,
+    slices: str,
+    model: str,
+    preset: str,
+    seed: int,
+    run: str,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> dict[str, Any]:
+    from SAMMixLib.finetuning import fine_tune  # its packages are not those that segmenting needs
+
+    _drop(state)
+    chosen, _ = choose_device(device)
+    tuned = fine_tune(
+        slices, model, run, preset, seed, chosen, choose_dtype(chosen, dtype), progress, report=state.report
+    )
+    pictures = Path(run) / PICTURES
+    with pictures.with_suffix(".tmp").open("wb") as file:
+        np.savez_compressed(
+            file,
+            images=tuned.images,
+            reference=tuned.references.astype(np.uint8),
+            before=tuned.before_masks.astype(np.uint8),
+            after=tuned.after_masks.astype(np.uint8),
+        )
+    os.replace(file.name, pictures)
+    return {
+        "bundle": str(tuned.bundle),
+        "before": tuned.before,
+        "after": tuned.after,
+        "better": tuned.better,
+        "held_out": tuned.held_out,
+        "pictures": str(pictures),
+        "warning": tuned.warning,
+        "seconds": tuned.seconds,
+    }
+
+
 def unload(state: State, progress: Progress) -> dict[str, Any]:
     _drop(state)
     return {}
@@ -140,6 +191,8 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "load": load,
     "segment": segment,
     "resegment": resegment,
+    "suggest": suggest,
+    "train": train,
     "unload": unload,
 }
 

@@ -97,7 +97,7 @@ class _Server:
             traceback.print_exc()
             self.send(self._error(None, "internal", f"The packages of the segmentation do not load: {error}"))
             os._exit(1)
-        state = State(self._folder)
+        state = State(self._folder, self.report)
         while True:
             self._answer(REQUESTS, state, self._requests.get())
 
@@ -127,6 +127,10 @@ class _Server:
     def progress(self, stage: str, done: int, total: int) -> None:
         self.check_cancelled()
         self.send({"type": "progress", "id": self._current, "stage": stage, "done": done, "total": total})
+
+    def report(self, figures: dict[str, float]) -> None:
+        self.check_cancelled()
+        self.send({"type": "report", "id": self._current, "figures": figures})
 
     def _error(self, number: int | None, kind: str, text: str) -> Message:
         log = str(self._folder.with_suffix(".log"))
