@@ -133,13 +133,16 @@ def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = No
     backbone.image_encoder.split(config.lora_blocks)
     backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
     backbone.prompt_encoder.requires_grad_(False)
+    return SAMMix(config, build_classifier(config, backbone), backbone)
+
+
+def build_classifier(config: ModelConfig, backbone: Backbone) -> CamClassifier:
+    """A new classifier for slices, or for the features of `backbone`, as `config` says."""
     if config.classifier == "resnet38":
-        body: nn.Module = ResNet38(width=config.classifier_width)
-    else:
-        if config.lora_blocks is None:
-            raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
-        body = EncoderHead(backbone.image_encoder.features_channels)
-    return SAMMix(config, CamClassifier(body), backbone)
+        return CamClassifier(ResNet38(width=config.classifier_width))
+    if config.lora_blocks is None:
+        raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
+    return CamClassifier(EncoderHead(backbone.image_encoder.features_channels))
 
 
 def trainable_counts(model: SAMMix) -> dict[str, int]:

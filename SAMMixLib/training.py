@@ -64,6 +64,8 @@ class Trainer:
         device, dtype: where the networks run; bfloat16 means autocast, the weights stay float32.
         base_weights: the file of a ViT backbone's public weights.
         features_folder: where the frozen features of views are kept, for runs that share them; in `folder` when None.
+        start: a model of the same config to go on from; a new one when None. Its validation slices may come from the
+            training patients: they tell what changes on a user's own scans, not how good it is on others.
 
     Raises:
         SAMMixError: see :func:`check_training_sets`; or the base weights are missing or not those known.
@@ -81,8 +83,11 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         base_weights: Path | None = None,
         features_folder: Path | None = None,
+        start: SAMMix | None = None,
     ) -> None:
         check_training_sets(train, validation)
+        if start is None:
+            check_split(train, validation)
         settings = config.training
         self.config, self.folder, self.record = config, Path(folder), record
         self.device, self.dtype = torch.device(device), dtype
@@ -100,7 +105,9 @@ class Trainer:
             self.steps_per_epoch = math.ceil(settings.steps / VALIDATIONS)
 
         torch.manual_seed(settings.seed)
-        self.model = build_model(config.model, load_base_weights(config, base_weights)).to(self.device)
+        self.keeps_statistics = start is not None  # one scan's slices would replace those of all scanners before
+        self.model = start or build_model(config.model, load_base_weights(config, base_weights))
+        self.model.to(self.device)
         self.trainable = trainable_counts(self.model)
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average), use_buffers=True)
@@ -111,21 +118,28 @@ class Trainer:
         self.state = RunState()
         self.features_folder = features_folder or self.folder / "features"
         self.validation_features: np.ndarray | None = None
+        self.watch: Callable[[dict], None] = lambda figures: None  # is told what the log is told
 
     def prepare(self, progress: Progress) -> None:
         """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
-        settings, train = self.config.training, self.train
-        sizes = {CLASSIFY: settings.batch_size, SEGMENT: settings.mask_batch_size}
-        chosen = {CLASSIFY: np.arange(len(train)), SEGMENT: self.labelled}
+        settings, train, config = self.config.training, self.train, self.config
+        labelled = train.select(self.labelled)
         if settings.views:
             backbone, features = self.model.backbone, self.features_folder
-            views = make_views(train, self.config, backbone, features, self.dtype, progress)
-            seen = windowed(self.validation.images, self.config.model)
-            self.validation_features = stored_features(backbone, seen, features, self.dtype, progress)
-            loaders = [ViewBatches(train, views, chosen[s], self.config, sizes[s], s) for s in sizes]
+            # A classifier of its own never asks for the features of a slice without a mask.
+            seen = train if self.model.shares_encoder else labelled
+            views = make_views(seen, config, backbone, features, self.dtype, progress)
+            chosen = self.labelled if self.model.shares_encoder else np.arange(len(labelled))
+            self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
+            slices = windowed(self.validation.images, config.model)
+            self.validation_features = stored_features(backbone, slices, features, self.dtype, progress)
         else:
-            loaders = [SliceBatches(train.select(chosen[s]), self.config, sizes[s], s) for s in sizes]
-        self.classify_batches, self.segment_batches = loaders
+            self.segment_batches = SliceBatches(labelled, config, settings.mask_batch_size, SEGMENT)
+        if settings.views and self.model.shares_encoder:
+            every = np.arange(len(train))
+            self.classify_batches = ViewBatches(train, views, every, config, settings.batch_size, CLASSIFY)
+        else:
+            self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
 
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
@@ -156,6 +170,8 @@ class Trainer:
             group["lr"] = group["full_lr"] * scale
         self.model.train()
         self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
+        if self.keeps_statistics:
+            self.model.classifier.eval()
 
         classify = self.classify_batches(step)
         segment = self.segment_batches(step) if len(self.labelled) else None
@@ -206,7 +222,7 @@ class Trainer:
         self.model.classifier.eval()  # boxes as in use; and so few slices would upset the batch norms' statistics
         with torch.set_grad_enabled(settings.cam_weight > 0):
             maps = self.model.classify(slices, features)
-        self.model.classifier.train()
+        self.model.classifier.train(not self.keeps_statistics)
         activation = activation_loss(maps, masks) if settings.cam_weight else maps.new_zeros(())
         cams = self.model.activate(maps)
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
@@ -261,6 +277,7 @@ class Trainer:
 
     def report(self, figures: dict) -> None:
         """Append one line to the log."""
+        self.watch(figures)
         self.state.history.append(figures)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(figures) + "\n")
@@ -299,7 +316,7 @@ def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:
     """Say what is wrong with the data before anything starts.
 
     Raises:
-        SAMMixError: a set is empty, lacks slices with or without liver or with a mask, or shares a patient.
+        SAMMixError: a set is empty, or lacks slices with or without liver or with a mask.
     """
     for name, data in (("training", train), ("validation", validation)):
         if not data.labels.any():
@@ -308,6 +325,14 @@ def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:
             raise SAMMixError(f"the {name} set has no liver mask; add at least one slice with a mask")
     if train.labels.all():
         raise SAMMixError("the training set has no slice without liver; add slices above or below the liver")
+
+
+def check_split(train: SliceDataset, validation: SliceDataset) -> None:
+    """Scores mean something for new patients only if no patient is on both sides.
+
+    Raises:
+        SAMMixError: one is.
+    """
     shared = sorted(set(train.patients) & set(validation.patients))
     if shared:
         raise SAMMixError(f"patient {shared[0]} is in the training and in the validation set; split by patient")

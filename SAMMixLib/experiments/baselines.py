@@ -16,7 +16,7 @@ from SAMMixLib.experiments.nnunet import train_nnunet
 from SAMMixLib.prediction import SlicePredictions
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.slices import SliceDataset
-from SAMMixLib.training import check_training_sets
+from SAMMixLib.training import check_split, check_training_sets
 
 NNUNET = "nnunet"
 NAMES = (*BASELINES, NNUNET)
@@ -59,6 +59,7 @@ def train_baseline(
     folder.mkdir(parents=True, exist_ok=True)
     if name == NNUNET:
         check_training_sets(train, validation)
+        check_split(train, validation)
         return train_nnunet(train, folder, seed, budget, device, dtype, progress)
     config = replace(config, training=replace(config.training, seed=seed))
     trainer = BaselineTrainer(name, train, validation, folder, config, budget, device, dtype)

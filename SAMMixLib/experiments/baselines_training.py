@@ -33,6 +33,7 @@ from SAMMixLib.training import (
     REPORT_STEPS,
     SEGMENT,
     RunState,
+    check_split,
     check_training_sets,
     learning_rate_scale,
     validation_scores,
@@ -84,6 +85,7 @@ class BaselineTrainer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_training_sets(train, validation)
+        check_split(train, validation)
         self.name, self.baseline, self.folder, self.config, self.budget = name, BASELINES[name], folder, config, budget
         self.device, self.dtype, self.seed = torch.device(device), dtype, config.training.seed
         outlined = train.select(train.labels & train.has_mask)
