@@ -1,7 +1,8 @@
 """A trained model on disk: a folder with ``sammix.json`` and safetensors files.
 
 ========================  ==========================================================================
-``sammix.json``           schema, config, base weights, training record, licence, hash of every file
+``sammix.json``           schema, config, structure (the liver where there is none), base weights, training record,
+                          licence, hash of every file
 ``classifier.safetensors``  the classifier
 ``adapter/``              LoRA in peft's own format
 ``decoder.safetensors``   the mask decoder
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from SAMMixLib import __version__
 from SAMMixLib.config import LITE_MEDSAM, Config
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.structure import LIVER, Structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +56,12 @@ class Bundle:
         return Config.from_dict(self.card["config"], f"{self.folder / CARD}: config")
 
     @property
+    def structure(self) -> Structure:
+        """What the model segments."""
+        data = self.card.get("structure")
+        return LIVER if data is None else Structure.from_dict(data, f"{self.folder / CARD}: structure")
+
+    @property
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
@@ -62,7 +70,8 @@ def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder:
     """Write `model` as a bundle: into a folder beside, then renamed, so that a half-written one never shows.
 
     Args:
-        training: the training record; its ``name``, ``license``, ``provenance`` and ``purpose`` become the card's own.
+        training: the training record; its ``name``, ``structure`` (:meth:`Structure.to_dict`), ``license``,
+            ``provenance`` and ``purpose`` become the card's own.
 
     Raises:
         SAMMixError: `folder` exists and `replace` is off, or the disk does not take it.
@@ -85,10 +94,12 @@ def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder:
         model.backbone.image_encoder.save_pretrained(beside / "adapter")
         (beside / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card
         record = dict(training)
+        structure = record.pop("structure", None) or LIVER.to_dict()
         card = {
             "schema": SCHEMA,
             "name": record.pop("name", folder.name),
-            "purpose": record.pop("purpose", "liver segmentation in CT, for research"),
+            "purpose": record.pop("purpose", f"{structure['name']} segmentation in CT, for research"),
+            "structure": structure,
             "license": record.pop("license", "not stated"),
             "provenance": record.pop("provenance", []),
             "written_by": f"SAMMixLib {__version__}",
@@ -177,7 +188,7 @@ def open_bundle(folder: str | Path) -> Bundle:
     if wrong or not isinstance(card["base"].get("name"), str):
         raise SAMMixError(f"{folder / CARD}: {', '.join(wrong) or 'base'} missing or damaged; import the bundle again")
     bundle = Bundle(folder, card)
-    _ = bundle.config  # an unreadable config is refused here, not at the first use
+    _ = bundle.config, bundle.structure  # unreadable ones are refused here, not at the first use
     return bundle
 
 

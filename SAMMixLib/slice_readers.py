@@ -8,13 +8,19 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.framing import AIR_HU, frame_slices
 from SAMMixLib.slices import SliceDataset
+from SAMMixLib.training_set import CARD, TrainingSet
+
+if TYPE_CHECKING:
+    from SAMMixLib.volume import Volume
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 MASK_ENDINGS = ("liver", "mask", "seg", "segmentation")  # the first that exists is taken
@@ -33,28 +39,35 @@ class Scan:
     file: Path
     images: np.ndarray  # HU [n, rows, columns]
     indices: np.ndarray  # int [n]
-    masks: np.ndarray | None = None  # [n, rows, columns], above 0 is liver
+    masks: np.ndarray | None = None  # [n, rows, columns], above 0 is the structure
     labels: np.ndarray | None = None  # bool [n]; None: by the masks, or by labels.csv
     spacing: tuple[float, float] | None = None  # mm (row, column)
+    has_mask: np.ndarray | None = None  # bool [n]; None: every slice, or none
 
 
-def scans_in(path, hu_range: tuple[float, float], wanted: set[str] | None) -> Iterator[Scan]:
+def scans_in(
+    path, hu_range: tuple[float, float], wanted: set[str] | None, mask_value: int | None = None
+) -> Iterator[Scan]:
     """The scans in a file, a folder or a list of (scan, mask) pairs, those of the patients ``wanted`` only."""
     if not isinstance(path, str | Path):
-        yield from _read_pairs(_listed_pairs(path), wanted)
+        yield from _read_pairs(_listed_pairs(path), wanted, mask_value)
         return
     path = Path(path)
     if not path.exists():
         raise SAMMixError(f"{path}: no such file or folder; check the path")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    if arrays := [file for file in files if file.suffix == ".npz"]:
+    if path / CARD in files:
+        if mask_value is not None:
+            raise SAMMixError(f"{path}: a training set holds the masks of one structure; leave mask_value out")
+        yield from _training_set(path, wanted)
+    elif arrays := [file for file in files if file.suffix == ".npz"]:
         for file in arrays:
-            yield from _npz(file, hu_range, wanted)
+            yield from _npz(file, hu_range, wanted, mask_value)
     elif tables := [file for file in files if file.suffix in (".h5", ".hdf5")]:
         for file in tables:
-            yield from _hdf5(file, hu_range, wanted)
+            yield from _hdf5(file, hu_range, wanted, mask_value)
     else:
-        yield from _read_pairs(_lits(files) or _totalsegmentator(files) or _named_pairs(files), wanted)
+        yield from _read_pairs(_lits(files) or _totalsegmentator(files) or _named_pairs(files), wanted, mask_value)
 
 
 def to_dataset(scan: Scan, size: int, middle: float) -> SliceDataset:
@@ -75,11 +88,12 @@ def to_dataset(scan: Scan, size: int, middle: float) -> SliceDataset:
     if scan.masks is not None:
         masks[:] = frame.reduce(scan.masks[keep] > 0, 0) >= 0.5
     n = len(framed)
+    has_mask = np.full(n, scan.masks is not None) if scan.has_mask is None else scan.has_mask[keep]
     return SliceDataset(
         images=np.clip(np.rint(framed), -32768, 32767).astype(np.int16),
         labels=labels.astype(bool),
         masks=masks,
-        has_mask=np.full(n, scan.masks is not None),
+        has_mask=has_mask,
         patients=np.full(n, scan.patient),
         indices=indices.astype(int),
         spacings=np.full((n, 2), frame.pixel_mm if scan.spacing else np.nan, np.float32),
@@ -112,7 +126,28 @@ def _labels_beside(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     return listed, np.array([bool(known.get(index, 0)) for index in scan.indices.tolist()])
 
 
-def _npz(file: Path, hu_range: tuple[float, float], wanted: set[str] | None) -> Iterator[Scan]:
+def _training_set(folder: Path, wanted: set[str] | None) -> Iterator[Scan]:
+    training_set = TrainingSet.open(folder)
+    entries = [entry for entry in training_set.entries() if entry.active]
+    if not entries:
+        raise SAMMixError(f"{folder}: the training set has no ticked slices; collect some first")
+    for patient, group in groupby(entries, key=lambda entry: entry.patient):
+        if wanted is None or patient in wanted:
+            own = list(group)
+            images, masks = (np.stack(arrays) for arrays in zip(*map(training_set.load, own), strict=True))
+            yield Scan(
+                patient,
+                own[0].file,
+                images,
+                np.array([entry.slice for entry in own]),
+                masks,
+                np.array([entry.label for entry in own]),
+                own[0].spacing,
+                np.array([entry.has_mask for entry in own]),
+            )
+
+
+def _npz(file: Path, hu_range: tuple[float, float], wanted: set[str] | None, mask_value: int | None) -> Iterator[Scan]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             data = {key: arrays[key] for key in ("image", "mask", "slice", "patient", "annotator") if key in arrays}
@@ -136,7 +171,7 @@ def _npz(file: Path, hu_range: tuple[float, float], wanted: set[str] | None) -> 
                 file,
                 _to_hu(image[own], hu_range),
                 data["slice"][own],
-                data["mask"][own] if "mask" in data else None,
+                _chosen(data["mask"][own], mask_value) if "mask" in data else None,
             )
 
 
@@ -159,7 +194,11 @@ def _to_hu(image: np.ndarray, hu_range: tuple[float, float]) -> np.ndarray:
     return np.linspace(*hu_range, 256, dtype=np.float32)[image]
 
 
-def _hdf5(file: Path, hu_range: tuple[float, float], wanted: set[str] | None) -> Iterator[Scan]:
+def _chosen(masks: np.ndarray, mask_value: int | None) -> np.ndarray:
+    return masks if mask_value is None else masks == mask_value
+
+
+def _hdf5(file: Path, hu_range: tuple[float, float], wanted: set[str] | None, mask_value: int | None) -> Iterator[Scan]:
     """The paper's layout; one file holds one patient. Slices stand as they are stored."""
     import h5py
 
@@ -172,9 +211,11 @@ def _hdf5(file: Path, hu_range: tuple[float, float], wanted: set[str] | None) ->
                 raise SAMMixError(f"{file}: has no group Slice0, Slice1, ...; use the paper's layout")
             slices = [groups[f"Slice{k}"] for k in numbers]
             images = np.stack([group["Slice"][()] for group in slices])
-            labels = [np.ravel(group.attrs["ImageLabel"])[0] > 0 for group in slices]
+            labels = np.array([np.ravel(group.attrs["ImageLabel"])[0] > 0 for group in slices])
             outlined = all("Segmentation" in group for group in slices)
             masks = np.stack([group["Segmentation"][()] for group in slices]) if outlined else None
+            if mask_value is not None and outlined:
+                masks, labels = masks == mask_value, None  # ImageLabel tells of all values
     except (OSError, KeyError, ValueError) as error:
         raise SAMMixError(
             f"{file}: not the paper's HDF5 layout ({error}); each group needs Slice and the attribute ImageLabel"
@@ -183,7 +224,7 @@ def _hdf5(file: Path, hu_range: tuple[float, float], wanted: set[str] | None) ->
         raise SAMMixError(f"{file}: Slice and Segmentation must be 2D and of one shape; write the file again")
     if images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1:
         images = PAPER_HU[0] + (PAPER_HU[1] - PAPER_HU[0]) * images.astype(np.float32)
-    yield Scan(file.stem, file, _to_hu(images, hu_range), np.array(numbers), masks, np.array(labels))
+    yield Scan(file.stem, file, _to_hu(images, hu_range), np.array(numbers), masks, labels)
 
 
 def _lits(files: Sequence[Path]) -> list[Pair]:
@@ -222,7 +263,7 @@ def _listed_pairs(paths: Sequence[tuple[str | Path, str | Path | None]]) -> list
     ]
 
 
-def _read_pairs(pairs: Sequence[Pair], wanted: set[str] | None) -> Iterator[Scan]:
+def _read_pairs(pairs: Sequence[Pair], wanted: set[str] | None, mask_value: int | None) -> Iterator[Scan]:
     from SAMMixLib.volume import read_volume
 
     for name, scan, mask in pairs:
@@ -234,19 +275,19 @@ def _read_pairs(pairs: Sequence[Pair], wanted: set[str] | None) -> Iterator[Scan
                 scan,
                 stack.array,
                 np.arange(len(stack.array)),
-                _axial_mask(mask, volume) if mask else None,
+                axial_mask(mask, volume, mask_value) if mask else None,
                 spacing=stack.spacing[1:],
             )
 
 
-def _axial_mask(file: Path, volume) -> np.ndarray:
-    """The mask [k, j, i] on the axial stack of ``volume``."""
+def axial_mask(file: Path, volume: Volume, mask_value: int | None = None) -> np.ndarray:
+    """The mask [k, j, i] on the axial stack of ``volume``, 0 and 1; see :func:`SAMMixLib.volume.read_mask`."""
     import SimpleITK as sitk
 
     from SAMMixLib.volume import Volume, mask_on_grid, read_mask
 
     try:
-        on_grid = sitk.GetImageFromArray(mask_on_grid(read_mask(file), volume.image))
+        on_grid = sitk.GetImageFromArray(mask_on_grid(read_mask(file, mask_value), volume.image))
     except SAMMixError as error:
         raise SAMMixError(f"{file} for {volume.path}: {error}") from None
     on_grid.CopyInformation(volume.image)

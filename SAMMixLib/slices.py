@@ -54,9 +54,11 @@ def read_slices(
     hu_range: tuple[float, float] = (-40, 160),
     middle: float = 1.0,
     patients: Iterable[str] | None = None,
+    mask_value: int | None = None,
 ) -> SliceDataset:
     """Read a slice data set; the format is detected by what is in ``path``.
 
+    - a training set (:class:`SAMMixLib.training_set.TrainingSet`): its ticked slices;
     - ``.npz`` files, one or a folder: ``image`` [n, h, w], ``mask``, ``slice``, and if there are several patients or
       observers, ``patient`` and ``annotator`` (the first annotator of each slice counts);
     - the paper's ``.hdf5`` files: groups ``Slice{k}`` with ``Slice``, ``Segmentation`` and attribute ``ImageLabel``;
@@ -70,13 +72,14 @@ def read_slices(
     slice and label (0 or 1); slices of such scans that it does not list are left out.
 
     ``size`` is S. ``hu_range`` is what 0 and 255 of a uint8 image stand for in HU. ``middle`` is the share of each
-    scan's slices to keep around its centre (the paper takes 0.3). ``patients`` keeps these patients only.
+    scan's slices to keep around its centre (the paper takes 0.3). ``patients`` keeps these patients only. With
+    ``mask_value`` only this value of the masks counts, as 2 for the tumour in LiTS; by default all above 0 do.
     Raises :class:`SAMMixError` where a file is missing, damaged or does not fit.
     """
     from SAMMixLib.slice_readers import scans_in, to_dataset
 
     wanted = None if patients is None else set(patients)
-    parts = [to_dataset(scan, size, middle) for scan in scans_in(path, hu_range, wanted)]
+    parts = [to_dataset(scan, size, middle) for scan in scans_in(path, hu_range, wanted, mask_value)]
     parts = [part for part in parts if len(part)]
     missing = sorted(wanted - {part.patients[0] for part in parts}) if wanted is not None else []
     if missing:
