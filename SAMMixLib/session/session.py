@@ -37,6 +37,9 @@ class Job:
     case: Case
     slices: list[int] | None = None  # segment only these
     boxes: dict[int, list[Box] | None] | None = None  # a correction; None in it asks for the CAM's own box
+    suggestion: bool = False  # which slice to label next, and nothing else
+    model: str = ""  # that segments; the chosen one, or one to compare with it
+    aside: bool = False  # the result is to be compared: what was found before stays
     edited: set[int] = field(default_factory=set)  # by the user, when the job began
     keep: bool = True  # those edits
     request: int | None = None
@@ -73,6 +76,7 @@ class Session:
         self._steps: Iterator[None] | None = None
         self._waiting: dict[int, list[Box] | None] = {}  # corrections that came while a job ran
         self._waiting_case: Case | None = None
+        self.suggested: tuple[str, int, str] | None = None  # case, slice to label next, and why
 
     # What the widget shows
 
@@ -87,7 +91,8 @@ class Session:
 
     @property
     def correcting(self) -> bool:
-        return self._job is not None and self._job.boxes is not None
+        """Whether the job is one of a moment: a correction, or a suggestion."""
+        return self._job is not None and (self._job.boxes is not None or self._job.suggestion)
 
     def progress(self) -> tuple[float, float]:
         """Fraction done and seconds left of a whole-scan job; (0, 0) without one."""
@@ -127,8 +132,11 @@ class Session:
         except (SAMMixError, OSError) as error:
             self._fail(str(error))
 
-    def segment(self, case: Case, slices: list[int] | None = None) -> None:
-        """Segment the case, or only some of its slices; asks before the user's own edits would be lost."""
+    def segment(self, case: Case, slices: list[int] | None = None, other_model: str = "") -> None:
+        """Segment the case, or only some of its slices; asks before the user's own edits would be lost.
+
+        With another model the result is for comparison: it goes into the case's segmentation and nowhere else.
+        """
         if self.busy:
             return
         ok, reason, _ = case.check()
@@ -144,9 +152,11 @@ class Session:
             return
         now = self._clock()
         total, length = case.size()
-        work = Work(total, length, self._loaded != (self.settings.model, self.settings.device))
-        expected = self.paces.expect(self.device_name(), self.settings.model, work)
-        self._job = Job(case, slices, edited=edited, keep=keep, progress=Progress(expected, now), work=work)
+        model = other_model or self.settings.model
+        work = Work(total, length, self._loaded != (model, self.settings.device))
+        expected = self.paces.expect(self.device_name(), model, work)
+        self._job = Job(case, slices, edited=edited, keep=keep, progress=Progress(expected, now), work=work,
+                        model=model, aside=bool(other_model))  # fmt: skip
         self.state = State.STARTING
         self._guarded(self._begin)
 
@@ -167,6 +177,22 @@ class Session:
         self._waiting |= boxes
         self._waiting_case = case
         self._start_waiting()
+
+    def suggest(self, case: Case, labelled: list[int]) -> None:
+        """Find the slice that is most worth labelling next, into :attr:`suggested`."""
+        if self.busy:
+            return
+        self.error, self.log, self.suggested = "", None, None
+        if not self.can_correct(case):
+            self._fail("The model does not hold this scan: press Segment first.")
+            return
+        self._job = Job(case, suggestion=True)
+        self.state = State.RUNNING
+
+        def ask() -> None:
+            self._job.request = self.worker.request("suggest", labelled=labelled, count=1)
+
+        self._guarded(ask)
 
     def measure(self, case: Case) -> None:
         """Take the areas anew from the segment, after the user edited it; after an undo, what was found before."""
@@ -225,7 +251,7 @@ class Session:
     def _begin(self) -> None:
         self._job.request = None
         self._ensure_worker()
-        wanted = (self.settings.model, self.settings.device)
+        wanted = (self._job.model, self.settings.device)
         if self._loaded != wanted:
             self._loaded, self._warm = None, ""
             self._job.request = self.worker.request("load", model=wanted[0], device=wanted[1])
@@ -297,7 +323,7 @@ class Session:
         job = self._job
         return (
             job is not None
-            and job.boxes is None
+            and not self.correcting
             and self.state in (State.STARTING, State.LOADING, State.RUNNING)
             and message["kind"] == "cancelled"
             and message.get("id") != job.request
@@ -311,8 +337,13 @@ class Session:
 
     def _receive_result(self, message: dict[str, Any]) -> None:
         job = self._job
+        if job.suggestion:
+            found = list(zip(message["slices"], message["reasons"], strict=True))
+            self.suggested = (job.case.key, *found[0]) if found else None
+            self._end()
+            return
         if job.boxes is None and self._loaded is None:
-            self._loaded = (self.settings.model, self.settings.device)
+            self._loaded = (job.model, self.settings.device)
             job.request = None
             self._run()
             return
@@ -324,6 +355,9 @@ class Session:
 
     def _bring_in(self, job: Job, message: dict[str, Any]) -> Iterator[None]:
         """Write the result into the scene: every slice but those with edits that the user keeps."""
+        if job.aside:
+            yield from job.case.write(Path(message["mask"]), None, correction=False)
+            return
         if job.boxes is None:
             findings, written = self._merge(job, message)
         else:
@@ -352,8 +386,8 @@ class Session:
 
     def _done(self) -> None:
         job = self._job
-        if job.progress and job.slices is None:
-            self.paces.learn(self.found[job.case.key].device, self.settings.model, job.work,
+        if job.progress and job.slices is None and not job.aside:
+            self.paces.learn(self.found[job.case.key].device, job.model, job.work,
                              job.progress.finish(self._clock()))  # fmt: skip
         self._end()
 

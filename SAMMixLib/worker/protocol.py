@@ -15,8 +15,8 @@ Client to server, each with ``type`` and ``id`` (of the client's choice, rising)
                 ``predicted_iou``, ``area_mm2`` (one value for each)
 ``suggest``     ``labelled`` [k], ``count``, of the last volume
                 -> ``slices`` [k] of those that are not labelled, the most worth labelling first; ``reasons``, one each
-``train``       ``slices`` (folder of a training set), ``model`` (to start from), ``preset``, ``seed``, ``run`` (folder),
-                ``device``, ``dtype`` (optional)
+``train``       ``slices`` (folder of a training set), ``model`` (to start from), ``preset``, ``seed``, ``run``
+                (folder), ``device``, ``dtype`` (optional)
                 -> ``bundle`` (path), ``before``, ``after`` (Dice of the held-out slices), ``better``,
                 ``held_out`` [[patient, k]], ``pictures`` (path), ``warning``, ``seconds``. Meanwhile ``report`` comes.
                 After an end of any other kind the same request goes on where the run folder stands.
