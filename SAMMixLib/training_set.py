@@ -80,10 +80,16 @@ def patient_name(name: str, array: np.ndarray, spacing: Sequence[float]) -> str:
         array: the axial stack [k, j, i] in HU.
         spacing: (k, j, i) in mm.
     """
+    *_, found = patient_name_in_steps(name, array, spacing)
+    return found
+
+
+def patient_name_in_steps(name: str, array: np.ndarray, spacing: Sequence[float]) -> Iterator[str]:
+    """As :func:`patient_name`, a slice a step; only the last that comes is the name."""
     digest = hashlib.sha256(repr((array.shape, [f"{side:.3f}" for side in spacing])).encode())
     for plane in array:
         digest.update(np.maximum(_as_int16(plane), AIR_HU).astype("<i2").tobytes())
-    return f"{name}-{digest.hexdigest()[:8]}"
+        yield f"{name}-{digest.hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
