@@ -16,6 +16,7 @@ from SAMMixLib.networks.lora import merge_lora
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.results import SegmentationResult
 from SAMMixLib.scan import Scan
+from SAMMixLib.structure import LIVER, Structure
 from SAMMixLib.volume import Volume
 
 
@@ -29,6 +30,7 @@ class Segmenter:
     device: torch.device
     dtype: torch.dtype
     batch_size: int = 8
+    structure: Structure = LIVER
 
     @classmethod
     def from_bundle(
@@ -48,10 +50,10 @@ class Segmenter:
         chosen, _ = choose_device(device)
         precision = choose_dtype(chosen, dtype)
         model = prepare(load_bundle(folder, base_weights), chosen, precision)
-        return cls(model, bundle.config, bundle.name, chosen, precision, batch_size)
+        return cls(model, bundle.config, bundle.name, chosen, precision, batch_size, bundle.structure)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
-        """The liver of a CT in any orientation, see :meth:`SAMMixLib.scan.Scan.segment`."""
+        """The structure in a CT in any orientation, see :meth:`SAMMixLib.scan.Scan.segment`."""
         return Scan(self, volume).segment(progress)
 
 

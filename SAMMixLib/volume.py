@@ -21,7 +21,8 @@ import SimpleITK as sitk
 
 from SAMMixLib.dicom import MAX_SHEAR, is_dicom, quiet_itk, read_series
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.segnrrd import liver_segment
+from SAMMixLib.segnrrd import segment_metadata
+from SAMMixLib.structure import LIVER, Structure
 
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITABLE = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
@@ -167,8 +168,8 @@ def check_output(path: str | Path, overwrite: bool = True) -> None:
         raise SAMMixError(f"{path}: cannot write into the folder {path.parent} ({error.strerror})") from None
 
 
-def write_mask(mask: sitk.Image, path: str | Path, overwrite: bool = True) -> None:
-    """Write a mask as uint8 0 and 1, compressed, by suffix: .nii.gz, .nii, .nrrd, .seg.nrrd (Slicer's liver) or .mha.
+def write_mask(mask: sitk.Image, path: str | Path, overwrite: bool = True, structure: Structure = LIVER) -> None:
+    """Write a mask as uint8 0 and 1, compressed, by suffix: .nii.gz, .nii, .nrrd, .seg.nrrd (a segment) or .mha.
 
     The file appears whole or not at all: it is written beside, read back and compared, then renamed. NIfTI stores the
     grid in single precision.
@@ -181,7 +182,7 @@ def write_mask(mask: sitk.Image, path: str | Path, overwrite: bool = True) -> No
     suffix = _suffix(path, WRITABLE)
     labels = mask != 0  # a new image: the metadata of the mask's own file stays behind
     if suffix == ".seg.nrrd":
-        for key, value in liver_segment(labels.GetSize()).items():
+        for key, value in segment_metadata(labels.GetSize(), structure).items():
             labels.SetMetaData(key, value)
     _write_whole(labels, path, suffix)
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> dict:
     with progress_bar() as progress:
         result = segmenter.segment(volume, progress)
     stack = volume.axial()
-    write_mask(stack.to_grid(result.mask), folder / "liver.seg.nrrd")
+    write_mask(stack.to_grid(result.mask), folder / "liver.seg.nrrd", structure=segmenter.structure)
     found, truth = (mask_on_grid(mask, volume.image) for mask in (stack.to_grid(result.mask), phantom.liver))
     dice = score_masks(found, truth, stack.spacing).dice
     report = write_report(result, folder / "report", "Abdomen phantom")

@@ -1,4 +1,4 @@
-"""``sammix segment CT -o OUT``: the liver of one scan."""
+"""``sammix segment CT -o OUT``: the liver of one scan, or what else the model segments."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def run(options: argparse.Namespace) -> dict:
     segmenter = load_segmenter(options)
     with progress_bar() as progress:
         result = segmenter.segment(volume, progress)
-    write_mask(volume.axial().to_grid(result.mask), options.output)
-    print(_summary(result, options.output))
+    write_mask(volume.axial().to_grid(result.mask), options.output, structure=segmenter.structure)
+    print(_summary(result, options.output, segmenter.structure.name))
     if options.report is not None:
         print(f"report: {write_report(result, options.report, volume.name)}")
     return report_figures(result, volume.name) | {"output": str(options.output)}
 
 
-def _summary(result, output: Path) -> str:
+def _summary(result, output: Path, name: str) -> str:
     if result.slice_range is None:
-        return f"no liver found; an empty mask is in {output}"
+        return f"no {name} found; an empty mask is in {output}"
     first, last = result.slice_range
-    return f"liver: {result.volume_ml:.0f} ml in slices {first} to {last}, mean {result.mean_hu:.0f} HU; mask: {output}"
+    return (
+        f"{name}: {result.volume_ml:.0f} ml in slices {first} to {last}, mean {result.mean_hu:.0f} HU; mask: {output}"
+    )

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.segnrrd import LIVER_TERMINOLOGY
+from SAMMixLib.structure import LIVER
 from SAMMixLib.volume import WRITABLE, check_output, mask_on_grid, read_mask, read_volume, write_mask
 
 PIXDIM, QFORM_CODE, SROW = 76, 252, 280  # byte offsets in a NIfTI-1 header
@@ -297,7 +297,7 @@ def test_slicer_segment(tmp_path):
     assert image.GetMetaData("Segment0_Name") == "liver"
     assert image.GetMetaData("Segment0_Color") == "0.866667 0.509804 0.396078"
     assert image.GetMetaData("Segment0_Extent") == "0 3 0 2 0 1"
-    assert f"TerminologyEntry:{LIVER_TERMINOLOGY}|" in image.GetMetaData("Segment0_Tags")
+    assert f"TerminologyEntry:{LIVER.terminology}|" in image.GetMetaData("Segment0_Tags")
     assert image.GetMetaData("Segmentation_SourceRepresentation") == "Binary labelmap"
     assert "is a segmentation" in refusal(path)
 
