@@ -20,8 +20,9 @@ from SAMMixLib.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
 from SAMMixLib.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
-from SAMMixLib.scene.segments import bounds, createSegmentation, readLiver, writeLiver
+from SAMMixLib.scene.segments import bounds, createSegmentation, readSegment, writeSegment
 from SAMMixLib.scene.volume import checkVolume, exportVolume, importMask
+from SAMMixLib.structure import LIVER
 
 if TYPE_CHECKING:
     from SAMMixLib.session.findings import Box, Findings
@@ -40,12 +41,15 @@ class Overlays(Protocol):
 
 
 class Case:
-    """A volume node with the segmentation node that takes its liver; None for one that is made with the first result.
+    """A volume node with the segmentation node that takes the result; None for one that is made with the first result.
 
     Args:
         overlays: what to draw; nothing by default.
         saveStateForUndo: called once before each write, for the Segment Editor's undo.
         editorNode: the Segment Editor's parameters, whose masking limits what is written.
+
+    Attributes:
+        structure: which segment is meant; the session sets what its model segments.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Case:
         editorNode=None,
     ):
         self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
+        self.structure = LIVER
         self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
         self._checked: tuple = ()
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
@@ -89,22 +94,22 @@ class Case:
         """Slices that are not as the last result left them, corrections by box included."""
         if self.segmentationNode is None:
             return []
-        return editedSlices(self.segmentationNode, self.volumeNode)
+        return editedSlices(self.segmentationNode, self.volumeNode, self.structure)
 
     def drawn_slices(self) -> list[int]:
         """The edited slices that were drawn by hand: a correction by box leaves out those that it wrote itself."""
         edited = self.edited_slices()
         if not edited:
             return []
-        liver = self._liver()
-        return [k for k in edited if self._corrections.get(k) != np.packbits(liver[k]).tobytes()]
+        current = self._segment()
+        return [k for k in edited if self._corrections.get(k) != np.packbits(current[k]).tobytes()]
 
     def export(self, path: Path) -> Iterator[None]:
         """As ``exportVolume``."""
         return exportVolume(self.volumeNode, path)
 
     def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
-        """Write a mask file into the liver segment: one state of the undo.
+        """Write a mask file into the segment: one state of the undo.
 
         Raises:
             SAMMixError: the volume is gone or changed its grid, or the segmentation cannot take the mask. Nothing has
@@ -115,33 +120,33 @@ class Case:
         array = importMask(mask, self.volumeNode)
         yield
         if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
-            self.segmentationNode = createSegmentation(self.volumeNode)
+            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
             self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
         else:
             self._saveStateForUndo()
         yield
-        writeLiver(array, self.volumeNode, self.segmentationNode, slices, self.editorNode)
+        writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
         yield
         if correction:
-            liver = self._liver()
-            self._corrections |= {k: np.packbits(liver[k]).tobytes() for k in slices}
+            written = self._segment()
+            self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
         else:
-            rememberResult(self.segmentationNode, self.volumeNode, slices)
-        stamp(self.segmentationNode)
+            rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
+        stamp(self.segmentationNode, self.structure)
         yield
 
     @property
     def version(self) -> str:
-        """Tells the states of the liver segment apart that writes made; undo and redo bring one back."""
-        return version(self.segmentationNode) if self.segmentationNode else ""
+        """Tells the states of the segment apart that writes made; undo and redo bring one back."""
+        return version(self.segmentationNode, self.structure) if self.segmentationNode else ""
 
     def areas(self) -> list[float]:
-        """mm2 of the liver segment in each slice."""
+        """mm2 of the segment in each slice."""
         if self.segmentationNode is None:
             return [0.0] * self.size()[0]
         columns = stackToRas(self.volumeNode)[:3, :2]
         pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
-        stack = self._liver()
+        stack = self._segment()
         counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
         counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
         return (counts * pixel).tolist()
@@ -233,5 +238,5 @@ class Case:
         if (k := nextToReview(findings.review, self.current_slice())) is not None:
             self.jump(k)
 
-    def _liver(self) -> np.ndarray:
-        return toStack(readLiver(self.segmentationNode, self.volumeNode), self.volumeNode)
+    def _segment(self) -> np.ndarray:
+        return toStack(readSegment(self.segmentationNode, self.volumeNode, self.structure), self.volumeNode)

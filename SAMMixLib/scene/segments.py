@@ -1,4 +1,4 @@
-"""The liver segment: found by its SNOMED code, written without touching its neighbours, read back voxel for voxel."""
+"""A structure's segment: found by its code, written without touching its neighbours, read back voxel for voxel."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.geometry import ijkToRas, nodeToNode, toStack
 from SAMMixLib.scene.hygiene import place
-from SAMMixLib.segnrrd import LIVER_COLOR, LIVER_NAME, LIVER_TERMINOLOGY
+from SAMMixLib.structure import ALTERED, KIDNEY, LIVER, SPLEEN, Structure
 
-CODES = ("SCT^10200004^", "SRT^T-62000^")  # the liver in SNOMED CT, and as Slicer before 5.0 wrote it
+SRT = {LIVER.code: "T-62000", SPLEEN.code: "T-C3000", KIDNEY.code: "T-71000"}  # as Slicer before 5.0 wrote them
 LABELMAP = "Binary labelmap"
 SAME_VOXEL = 0.01  # voxels by which two grids may differ through rounding and still be one
 
 
-def createSegmentation(volumeNode):
+def createSegmentation(volumeNode, structure: Structure = LIVER):
     """A new, empty segmentation node for the volume, in the volume's folder of the subject hierarchy."""
-    name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} liver")
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} {structure.name}")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
@@ -31,27 +31,36 @@ def createSegmentation(volumeNode):
     return node
 
 
-def findLiver(segmentationNode) -> str | None:
-    """The id of the segment whose type is the liver by its code, whatever its name; a lesion in the liver is not."""
+def findSegment(segmentationNode, structure: Structure = LIVER) -> str | None:
+    """The id of the segment whose type is the structure by its code, whatever its name; a lesion in it is not."""
+    codes = (f"SCT^{structure.code}^", f"SRT^{SRT.get(structure.code, structure.code)}^")
     segmentation = segmentationNode.GetSegmentation()
     for segmentId in segmentation.GetSegmentIDs():
         fields = segmentation.GetSegment(segmentId).GetTerminology().split("~")
-        if len(fields) > 2 and fields[2].startswith(CODES):
+        if len(fields) > 2 and fields[2].startswith(codes):
             return segmentId
     return None
 
 
-def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[int] | None = None, editor=None):
-    """Write the liver segment, adding it where there is none.
+def writeSegment(
+    mask: np.ndarray,
+    volumeNode,
+    segmentationNode,
+    slices: Iterable[int] | None = None,
+    editor=None,
+    structure: Structure = LIVER,
+):
+    """Write the structure's segment, adding it where there is none.
 
-    No voxel of another segment changes, and none is claimed that another segment holds, unless the user lets segments
-    overlap. The segment's own name, colour and closed surface stay.
+    No voxel of another segment changes. None is claimed that another segment holds, unless the user lets segments
+    overlap, or the structure is an altered one, such as a tumour, which lies in an organ. The segment's own name,
+    colour and closed surface stay.
 
     Args:
         mask: bool or uint8 [z, y, x], the volume node's own array.
         slices: the k of the axial stack to write; the segment keeps its voxels in all others. All by default.
         editor: the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) limits what
-            is written, and whose overwrite mode "allow overlap" lets the liver overlap its neighbours.
+            is written, and whose overwrite mode "allow overlap" lets the segment overlap its neighbours.
 
     Raises:
         SAMMixError: the mask is not of the volume's size, or the segmentation holds segments on another grid, or
@@ -62,8 +71,8 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         raise SAMMixError(f"a mask of {mask.shape[::-1]} voxels is not of the size of {volumeNode.GetName()}")
     if segmentationNode.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
         raise SAMMixError(f"{segmentationNode.GetName()}: holds surfaces, not label maps; choose another segmentation")
-    liver = findLiver(segmentationNode)
-    neighbours = [each for each in _filled(segmentationNode) if each != liver]
+    own = findSegment(segmentationNode, structure)
+    neighbours = [each for each in _filled(segmentationNode) if each != own]
     masked = editor is not None and (
         editor.GetMaskMode() != segmentationNode.EditAllowedEverywhere or editor.GetSourceVolumeIntensityMask()
     )
@@ -71,8 +80,8 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
     if not keep:
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
-    current = _voxels(segmentationNode, liver, grid, shape) if liver and keep else None
-    # Only this part of the volume holds any liver, before or after: a thin-slice scan is five times as large.
+    current = _voxels(segmentationNode, own, grid, shape) if own and keep else None
+    # Only this part of the volume holds any of it, before or after: a thin-slice scan is five times as large.
     box = bounds(mask) if current is None else tuple(map(_hull, bounds(mask), bounds(current)))
     mask = np.asarray(mask[box]) != 0
     current = np.zeros_like(mask) if current is None else current[box]
@@ -82,32 +91,35 @@ def writeLiver(mask: np.ndarray, volumeNode, segmentationNode, slices: Iterable[
         toStack(chosen, volumeNode)[list(slices)] = True
         new = np.where(chosen[box], mask, current)
     if masked:
-        new = np.where(_editable(editor, segmentationNode, volumeNode, grid)[box], new, current)
+        new = np.where(_editable(editor, segmentationNode, own, volumeNode, grid)[box], new, current)
     others = np.zeros_like(mask)
     for each in neighbours:
         others |= _voxels(segmentationNode, each, grid, shape)[box]
-    if editor is None or editor.GetOverwriteMode() != editor.OverwriteNone:
+    overlap = structure.category == ALTERED or (
+        editor is not None and editor.GetOverwriteMode() == editor.OverwriteNone
+    )
+    if not overlap:
         new = new & (current | ~others)
     corner = [side.start for side in box]
-    _store(new, corner, grid, segmentationNode, liver or _addLiver(segmentationNode))
+    _store(new, corner, grid, segmentationNode, own or _add(segmentationNode, structure))
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
 
 
-def readLiver(segmentationNode, volumeNode) -> np.ndarray:
-    """The liver segment as uint8 [z, y, x] of the volume node's array; zeros where there is none.
+def readSegment(segmentationNode, volumeNode, structure: Structure = LIVER) -> np.ndarray:
+    """The structure's segment as uint8 [z, y, x] of the volume node's array; zeros where there is none.
 
     Exact where both share one grid. Elsewhere (one was moved since, or hardened by a non-linear transform) the segment
     is resampled onto the volume, nearest neighbour, through the parent transforms of both.
     """
     shape = volumeNode.GetImageData().GetDimensions()[::-1]
-    liver = findLiver(segmentationNode)
-    if liver not in _filled(segmentationNode):
+    own = findSegment(segmentationNode, structure)
+    if own not in _filled(segmentationNode):
         return np.zeros(shape, np.uint8)
     try:
         grid = nodeToNode(volumeNode, segmentationNode) @ ijkToRas(volumeNode)
-        return _voxels(segmentationNode, liver, grid, shape).view(np.uint8)
+        return _voxels(segmentationNode, own, grid, shape).view(np.uint8)
     except SAMMixError:
-        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, liver, volumeNode)
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, own, volumeNode)
 
 
 def volumeInMl(mask: np.ndarray, volumeNode) -> float:
@@ -177,7 +189,7 @@ def _hull(one: slice, other: slice) -> slice:
 def _image(array: np.ndarray, corner: Sequence[int], grid: np.ndarray):
     """An oriented image of the bounding box of the voxels that are not zero.
 
-    ``corner`` is the voxel [z, y, x] of the grid where the array begins. Without any liver the image holds 2 x 2 x 2
+    ``corner`` is the voxel [z, y, x] of the grid where the array begins. Without any the image holds 2 x 2 x 2
     zeros: Slicer cannot make a surface of less.
     """
     image = slicer.vtkOrientedImageData()
@@ -196,8 +208,8 @@ def _image(array: np.ndarray, corner: Sequence[int], grid: np.ndarray):
     return image
 
 
-def _editable(editor, segmentationNode, volumeNode, grid: np.ndarray) -> np.ndarray:
-    """bool [z, y, x]: where the Segment Editor's masking lets the user edit the liver."""
+def _editable(editor, segmentationNode, segmentId: str | None, volumeNode, grid: np.ndarray) -> np.ndarray:
+    """bool [z, y, x]: where the Segment Editor's masking lets the user edit the segment."""
     array = slicer.util.arrayFromVolume(volumeNode)
     reference = slicer.vtkOrientedImageData()
     reference.ShallowCopy(volumeNode.GetImageData())
@@ -208,22 +220,23 @@ def _editable(editor, segmentationNode, volumeNode, grid: np.ndarray) -> np.ndar
         forbidden,
         editor.GetMaskMode(),
         reference,
-        findLiver(segmentationNode) or "",
+        segmentId or "",
         editor.GetMaskSegmentID() or "",
         *(intensities if editor.GetSourceVolumeIntensityMask() else ()),
     )
     return vtk_to_numpy(forbidden.GetPointData().GetScalars()).reshape(array.shape) == 0
 
 
-def _addLiver(segmentationNode) -> str:
+def _add(segmentationNode, structure: Structure) -> str:
     segmentation = segmentationNode.GetSegmentation()
-    segmentId = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(LIVER_NAME), LIVER_NAME, LIVER_COLOR)
-    segmentation.GetSegment(segmentId).SetTerminology(LIVER_TERMINOLOGY)
+    unique = segmentation.GenerateUniqueSegmentID(structure.name)
+    segmentId = segmentation.AddEmptySegment(unique, structure.name, structure.rgb)
+    segmentation.GetSegment(segmentId).SetTerminology(structure.terminology)
     return segmentId
 
 
 def _store(mask: np.ndarray, corner: Sequence[int], grid: np.ndarray, segmentationNode, segmentId: str) -> None:
-    """Put the mask, which begins at voxel ``corner`` [z, y, x], into a label map that is the liver's alone.
+    """Put the mask, which begins at voxel ``corner`` [z, y, x], into a label map that is the segment's alone.
 
     The logic makes the closed surface again where there was one.
     """

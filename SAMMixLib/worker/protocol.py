@@ -4,7 +4,8 @@ Client to server, each with ``type`` and ``id`` (of the client's choice, rising)
 
 ==============  =====================================================================================================
 ``load``        ``model`` (name or folder), ``device``, ``dtype``, ``batch_size`` (all optional)
-                -> ``name``, ``device``, ``device_text``, ``dtype``. Nothing is done where that model is loaded.
+                -> ``name``, ``device``, ``device_text``, ``dtype``, ``structure`` (what it segments, see
+                :meth:`SAMMixLib.structure.Structure.to_dict`). Nothing is done where that model is loaded.
 ``segment``     ``volume`` (path), ``slices`` (list of k, or null for all)
                 -> ``mask``, ``cam`` (paths), ``boxes`` {k: [[i0, j0, i1, j1], ...]} where there are any;
                 ``p_liver``, ``predicted_iou``, ``area_mm2`` (one value for each of ``slices``, in their order);

@@ -81,6 +81,7 @@ def load(
         "device": str(segmenter.device),
         "device_text": choose_device(str(segmenter.device))[1],
         "dtype": str(segmenter.dtype).removeprefix("torch."),
+        "structure": segmenter.structure.to_dict(),
     }
 
 

@@ -51,12 +51,12 @@ class SAMMixModuleTest(unittest.TestCase):
         self.assertEqual({source.sampleName for source in registered}, {"CTLiver", "LiverPhantom"})
 
     def test_liver_is_written_and_read_back(self):
-        from SAMMixLib.scene.segments import createSegmentation, readLiver, writeLiver
+        from SAMMixLib.scene.segments import createSegmentation, readSegment, writeSegment
 
         volume, liver = self.phantom()
         segmentation = createSegmentation(volume)
-        writeLiver(liver, volume, segmentation)
-        self.assertTrue((readLiver(segmentation, volume) == liver).all())
+        writeSegment(liver, volume, segmentation)
+        self.assertTrue((readSegment(segmentation, volume) == liver).all())
 
     def test_phantom_is_segmented(self):
         from SAMMix import SAMMixLogic
@@ -64,11 +64,11 @@ class SAMMixModuleTest(unittest.TestCase):
         logic = SAMMixLogic()
         if missing := logic.missing():
             self.skipTest(f"not installed: {', '.join(missing)}")
-        from SAMMixLib.scene.segments import readLiver
+        from SAMMixLib.scene.segments import readSegment
 
         volume, liver = self.phantom()
         try:
-            found = readLiver(logic.process(volume), volume)
+            found = readSegment(logic.process(volume), volume)
         finally:
             logic.close()
         self.assertGreater(2 * (found & liver).sum() / (found.sum() + liver.sum()), 0.9)

@@ -69,9 +69,9 @@ class Clinic:
 
     def liver(self) -> np.ndarray:
         """The liver segment on the volume's array."""
-        from SAMMixLib.scene.segments import readLiver
+        from SAMMixLib.scene.segments import readSegment
 
-        return readLiver(self.tab.case.segmentationNode, self.tab.case.volumeNode)
+        return readSegment(self.tab.case.segmentationNode, self.tab.case.volumeNode)
 
     def reopen(self) -> None:
         """Close the module, as unloading or reloading does, and open it again."""

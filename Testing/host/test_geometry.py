@@ -9,7 +9,7 @@ import slicer
 import vtk
 
 from SAMMixLib.scene.case import Case
-from SAMMixLib.scene.segments import readLiver
+from SAMMixLib.scene.segments import readSegment
 from SAMMixLib.volume import read_volume
 
 TYPES = (np.int16, np.int16, np.uint16, np.int32, np.float32, np.float64, np.uint8)
@@ -51,7 +51,7 @@ def test_a_mask_of_the_stack_comes_back_voxel_for_voxel(clinic, tmp_path, seed):
     for _ in case.write(tmp_path / "mask.nrrd", None):
         pass
     expected = sitk.GetArrayFromImage(stack.to_grid(mask))
-    assert np.array_equal(readLiver(case.segmentationNode, node), expected)
+    assert np.array_equal(readSegment(case.segmentationNode, node), expected)
     assert case.size()[0] == len(mask)
     pixel = stack.spacing[1] * stack.spacing[2]
     assert np.allclose(case.areas(), mask.sum(axis=(1, 2)) * pixel)

@@ -16,7 +16,7 @@ from slicerhost.desktop import click
 from SAMMixLib.models import starter_folder, user_folder
 from SAMMixLib.scene.boxes import readBox
 from SAMMixLib.scene.hygiene import helper, helpers
-from SAMMixLib.scene.segments import findLiver
+from SAMMixLib.scene.segments import findSegment
 from SAMMixLib.session.session import State
 
 MAX_GAP = 0.1  # s of work between two events, that a user does not feel
@@ -195,7 +195,7 @@ def paint(clinic, k: int) -> None:
     case = clinic.tab.case
     array = clinic.liver().copy()
     array[k, :5, :5] = 1
-    liver = findLiver(case.segmentationNode)
+    liver = findSegment(case.segmentationNode)
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, case.segmentationNode, liver, case.volumeNode)
 
 
@@ -435,7 +435,7 @@ def test_a_script_needs_no_panel(clinic, phantom):
     logic = SAMMixLogic()
     try:
         segmentation = logic.process(volume)
-        assert findLiver(segmentation)
+        assert findSegment(segmentation)
         photo = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         with pytest.raises(RuntimeError, match="empty: holds no voxels"):
             logic.process(photo)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from SAMMixLib.scene.boxes import boxNode, readBox, showBox
 from SAMMixLib.scene.geometry import ijkToRas, stackShape, stackToRas, toStack
 from SAMMixLib.scene.navigate import currentSlice, jumpToSlice
-from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, writeLiver
+from SAMMixLib.scene.segments import createSegmentation, findSegment, readSegment, writeSegment
 from SAMMixLib.scene.volume import importMask
 from SAMMixLib.volume import Volume, read_volume, write_mask
 
@@ -39,10 +39,10 @@ def test_masks_come_back_identical(fresh, geometry: Geometry):
     fresh()
     volume, mask = geometry.volume(), geometry.mask()
     node = createSegmentation(volume)
-    writeLiver(mask, volume, node)
-    assert np.array_equal(readLiver(node, volume), mask)
+    writeSegment(mask, volume, node)
+    assert np.array_equal(readSegment(node, volume), mask)
     if mask.any():  # as Slicer itself exports it
-        assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, findLiver(node), volume), mask)
+        assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, findSegment(node), volume), mask)
 
 
 @FIFTY
@@ -53,12 +53,12 @@ def test_single_slices_leave_the_others_and_the_neighbours_as_they_are(fresh, ge
     node = createSegmentation(volume)
     tumour = addSegment(node, volume, "tumour", neighbour := geometry.mask(0.5)[::-1])
     before = geometry.mask() & ~neighbour
-    writeLiver(before, volume, node)
+    writeSegment(before, volume, node)
     slices = data.draw(st.sets(st.integers(0, stackShape(volume)[0] - 1)))
-    writeLiver(new := ~before, volume, node, slices)
+    writeSegment(new := ~before, volume, node, slices)
     expected = before.copy()
     toStack(expected, volume)[list(slices)] = toStack(new & ~neighbour, volume)[list(slices)]
-    assert np.array_equal(readLiver(node, volume), expected)
+    assert np.array_equal(readSegment(node, volume), expected)
     assert np.array_equal(segmentArray(node, volume, tumour), neighbour)
 
 

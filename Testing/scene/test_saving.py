@@ -17,8 +17,8 @@ from SAMMixLib.scene.edits import editedSlices, rememberResult
 from SAMMixLib.scene.geometry import toStack
 from SAMMixLib.scene.hygiene import FOLDER, folder, helpers
 from SAMMixLib.scene.overlay import loadCam, showCam
-from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, writeLiver
-from SAMMixLib.segnrrd import LIVER_TERMINOLOGY
+from SAMMixLib.scene.segments import createSegmentation, findSegment, readSegment, writeSegment
+from SAMMixLib.structure import LIVER
 
 SHAPE = (6, 8, 10)
 OBLIQUE = np.array([[-0.56, 0.48, 0, 30], [-0.42, -0.64, 0, -80], [0, 0, 2.5, 600], [0, 0, 0, 1]])
@@ -43,7 +43,7 @@ def draw(volume, tmp_path):
     slicer.util.updateSegmentBinaryLabelmapFromArray(
         (~mask).astype(np.uint8), node, node.GetSegmentation().AddEmptySegment("spleen", "spleen"), volume
     )
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     rememberResult(node, volume)
     showBox(boxNode(volume), volume, 2, (1, 2, 3, 4))
     showChart(volume, np.linspace(0, 1, SHAPE[0]), np.linspace(0, 900, SHAPE[0]), [2])
@@ -101,11 +101,11 @@ def test_livers_of_two_volumes_come_back_and_helpers_do_not(scene, makeVolume, t
     for volumeName, nodeName, mask in names:
         volume, node = scene.GetFirstNodeByName(volumeName), scene.GetFirstNodeByName(nodeName)
         spleen, liver = node.GetSegmentation().GetSegmentIDs()
-        assert liver == findLiver(node)
+        assert liver == findSegment(node)
         segment = node.GetSegmentation().GetSegment(liver)
-        assert segment.GetTerminology() == LIVER_TERMINOLOGY
+        assert segment.GetTerminology() == LIVER.terminology
         assert np.allclose(np.multiply(segment.GetColor(), 255), (221, 130, 101), atol=0.01)
-        assert np.array_equal(readLiver(node, volume), mask)
+        assert np.array_equal(readSegment(node, volume), mask)
         assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, spleen, volume), ~mask)
         assert node.GetParentTransformNode() is volume.GetParentTransformNode()
         assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
@@ -117,7 +117,7 @@ def test_edits_are_known_after_reloading(scene, makeVolume, tmp_path, reload):
     volume = makeVolume(SHAPE, OBLIQUE)
     node, mask = draw(volume, tmp_path)
     toStack(mask, volume)[3] = False
-    writeLiver(mask, volume, node, [3])
+    writeSegment(mask, volume, node, [3])
     reload()
     volume = scene.GetFirstNodeByName("CT")
     assert editedSlices(scene.GetFirstNodeByName("CT liver"), volume) == [3]
@@ -131,6 +131,6 @@ def test_all_can_be_drawn_again_after_reloading(scene, makeVolume, tmp_path, rel
     found = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), FOLDER)
     node, mask = draw(volume, tmp_path)
     assert folder(volume) == found
-    assert np.array_equal(readLiver(node, volume), mask)
+    assert np.array_equal(readSegment(node, volume), mask)
     reload()
     assert helpers() == []

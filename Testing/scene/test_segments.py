@@ -9,8 +9,8 @@ from geometries import linear, warp
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.scene.geometry import toStack
-from SAMMixLib.scene.segments import createSegmentation, findLiver, readLiver, volumeInMl, writeLiver
-from SAMMixLib.segnrrd import LIVER_TERMINOLOGY
+from SAMMixLib.scene.segments import createSegmentation, findSegment, readSegment, volumeInMl, writeSegment
+from SAMMixLib.structure import LIVER, SPLEEN, TUMOUR
 
 SHAPE = (6, 8, 10)
 LESION = (
@@ -44,16 +44,16 @@ def read(node, volume, segmentId: str) -> np.ndarray:
 
 
 def labelmap(node):
-    return node.GetSegmentation().GetSegment(findLiver(node)).GetRepresentation("Binary labelmap")
+    return node.GetSegmentation().GetSegment(findSegment(node)).GetRepresentation("Binary labelmap")
 
 
 def test_a_new_liver_has_code_colour_and_reference_geometry(makeVolume, mask):
     volume = makeVolume()
     node = createSegmentation(volume)
-    assert findLiver(node) is None and not readLiver(node, volume).any()
-    writeLiver(mask, volume, node)
-    segment = node.GetSegmentation().GetSegment(findLiver(node))
-    assert segment.GetTerminology() == LIVER_TERMINOLOGY
+    assert findSegment(node) is None and not readSegment(node, volume).any()
+    writeSegment(mask, volume, node)
+    segment = node.GetSegmentation().GetSegment(findSegment(node))
+    assert segment.GetTerminology() == LIVER.terminology
     assert np.allclose(np.multiply(segment.GetColor(), 255), (221, 130, 101))
     assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
     assert volumeInMl(mask, volume) == pytest.approx(mask.sum() * 0.7 * 0.8 * 2.5 / 1000)
@@ -63,16 +63,16 @@ def test_the_liver_is_known_by_its_code_and_a_lesion_in_it_is_not(makeVolume, ma
     volume = makeVolume()
     node = createSegmentation(volume)
     lesion = add(node, volume, "Liver", mask, LESION)
-    assert findLiver(node) is None
-    liver = add(node, volume, "Leber", ~mask, LIVER_TERMINOLOGY)
+    assert findSegment(node) is None
+    liver = add(node, volume, "Leber", ~mask, LIVER.terminology)
     node.GetSegmentation().GetSegment(liver).SetColor(0, 0, 1)
-    assert findLiver(node) == liver
-    writeLiver(np.zeros(SHAPE), volume, node)
+    assert findSegment(node) == liver
+    writeSegment(np.zeros(SHAPE), volume, node)
     segment = node.GetSegmentation().GetSegment(liver)
     assert node.GetSegmentation().GetSegmentIDs() == (lesion, liver)
     assert (segment.GetName(), segment.GetColor()) == ("Leber", (0, 0, 1))
     assert np.array_equal(read(node, volume, lesion), mask)
-    assert not readLiver(node, volume).any()
+    assert not readSegment(node, volume).any()
 
 
 def test_neighbours_in_a_shared_label_map_keep_every_voxel(makeVolume, mask, other):
@@ -81,10 +81,26 @@ def test_neighbours_in_a_shared_label_map_keep_every_voxel(makeVolume, mask, oth
     spleen = add(node, volume, "spleen", other)
     kidney = add(node, volume, "kidney", ~other & mask)
     for written in (mask, ~mask, np.ones(SHAPE), np.zeros(SHAPE), mask):
-        writeLiver(written, volume, node)
-        assert np.array_equal(readLiver(node, volume), (written != 0) & ~other & ~(~other & mask))
+        writeSegment(written, volume, node)
+        assert np.array_equal(readSegment(node, volume), (written != 0) & ~other & ~(~other & mask))
         assert np.array_equal(read(node, volume, spleen), other)
         assert np.array_equal(read(node, volume, kidney), ~other & mask)
+
+
+def test_structures_have_segments_of_their_own_and_a_tumour_lies_in_the_liver(makeVolume, mask):
+    volume = makeVolume()
+    node = createSegmentation(volume, SPLEEN)
+    assert node.GetName().endswith(" spleen")
+    for structure, written in ((LIVER, mask), (SPLEEN, ~mask), (TUMOUR, mask)):
+        assert findSegment(node, structure) is None
+        writeSegment(written, volume, node, structure=structure)
+        segment = node.GetSegmentation().GetSegment(findSegment(node, structure))
+        assert (segment.GetName(), segment.GetTerminology()) == (structure.name, structure.terminology)
+        assert np.allclose(segment.GetColor(), structure.rgb)
+    for structure, written in ((LIVER, mask), (SPLEEN, ~mask), (TUMOUR, mask)):
+        assert np.array_equal(readSegment(node, volume, structure), written)
+    writeSegment(np.ones(SHAPE), volume, node, structure=SPLEEN)
+    assert np.array_equal(readSegment(node, volume, SPLEEN), ~mask), "an organ takes nothing from another"
 
 
 def test_the_users_overlap_mode_and_masking_are_obeyed(scene, makeVolume, mask, other):
@@ -93,22 +109,22 @@ def test_the_users_overlap_mode_and_masking_are_obeyed(scene, makeVolume, mask, 
     spleen = add(node, volume, "spleen", other)
     editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
     editor.SetOverwriteMode(editor.OverwriteNone)
-    writeLiver(mask, volume, node, editor=editor)
-    assert np.array_equal(readLiver(node, volume), mask)
+    writeSegment(mask, volume, node, editor=editor)
+    assert np.array_equal(readSegment(node, volume), mask)
     assert np.array_equal(read(node, volume, spleen), other)
 
     editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
     editor.SetMaskSegmentID(spleen)
-    writeLiver(~mask, volume, node, editor=editor)
-    assert np.array_equal(readLiver(node, volume), np.where(other, ~mask, mask))
+    writeSegment(~mask, volume, node, editor=editor)
+    assert np.array_equal(readSegment(node, volume), np.where(other, ~mask, mask))
 
     editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
     editor.SetSourceVolumeIntensityMask(True)
     editor.SetSourceVolumeIntensityMaskRange(-200, 200)
     voxels = slicer.util.arrayFromVolume(volume)
-    before = readLiver(node, volume)
-    writeLiver(mask, volume, node, editor=editor)
-    assert np.array_equal(readLiver(node, volume), np.where((voxels >= -200) & (voxels <= 200), mask, before))
+    before = readSegment(node, volume)
+    writeSegment(mask, volume, node, editor=editor)
+    assert np.array_equal(readSegment(node, volume), np.where((voxels >= -200) & (voxels <= 200), mask, before))
     assert np.array_equal(read(node, volume, spleen), other)
 
 
@@ -116,12 +132,12 @@ def test_masking_keeps_what_it_forbids_of_the_liver_itself(scene, makeVolume, ma
     volume = makeVolume()
     node = createSegmentation(volume)
     editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
-    writeLiver(mask, volume, node, editor=editor)
+    writeSegment(mask, volume, node, editor=editor)
     editor.SetSourceVolumeIntensityMask(True)
     editor.SetSourceVolumeIntensityMaskRange(-200, 200)
-    writeLiver(~mask, volume, node, editor=editor)
+    writeSegment(~mask, volume, node, editor=editor)
     voxels = slicer.util.arrayFromVolume(volume)
-    assert np.array_equal(readLiver(node, volume), np.where((voxels >= -200) & (voxels <= 200), ~mask, mask))
+    assert np.array_equal(readSegment(node, volume), np.where((voxels >= -200) & (voxels <= 200), ~mask, mask))
 
 
 def test_the_closed_surface_is_there_again_and_up_to_date(makeVolume):
@@ -129,17 +145,17 @@ def test_the_closed_surface_is_there_again_and_up_to_date(makeVolume):
     node = createSegmentation(volume)
     mask = np.zeros((12, 14, 16), bool)
     mask[3:6, 3:6, 3:6] = True
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
     node.CreateClosedSurfaceRepresentation()
     mask[3:9] = mask[4]
-    writeLiver(mask, volume, node, [6, 7, 8])
-    surface = node.GetClosedSurfaceInternalRepresentation(findLiver(node))
+    writeSegment(mask, volume, node, [6, 7, 8])
+    surface = node.GetClosedSurfaceInternalRepresentation(findSegment(node))
     bounds = np.reshape(surface.GetBounds(), (3, 2))
     assert bounds[2, 1] > 8 * 2.5
-    writeLiver(np.zeros_like(mask), volume, node)
+    writeSegment(np.zeros_like(mask), volume, node)
     assert node.GetSegmentation().ContainsRepresentation("Closed surface")
-    assert node.GetClosedSurfaceInternalRepresentation(findLiver(node)).GetNumberOfPoints() == 0
+    assert node.GetClosedSurfaceInternalRepresentation(findSegment(node)).GetNumberOfPoints() == 0
 
 
 def test_a_new_liver_has_a_surface_where_its_neighbours_have_one(makeVolume, mask):
@@ -148,8 +164,8 @@ def test_a_new_liver_has_a_surface_where_its_neighbours_have_one(makeVolume, mas
     spleen = add(node, volume, "spleen", ~mask)
     node.CreateClosedSurfaceRepresentation()
     points = node.GetClosedSurfaceInternalRepresentation(spleen).GetNumberOfPoints()
-    writeLiver(mask, volume, node)
-    assert node.GetClosedSurfaceInternalRepresentation(findLiver(node)).GetNumberOfPoints() > 0
+    writeSegment(mask, volume, node)
+    assert node.GetClosedSurfaceInternalRepresentation(findSegment(node)).GetNumberOfPoints() > 0
     assert node.GetClosedSurfaceInternalRepresentation(spleen).GetNumberOfPoints() == points > 0
 
 
@@ -163,17 +179,17 @@ def test_one_undo_takes_a_write_back(scene, makeVolume, mask):
     logic = slicer.vtkSlicerSegmentEditorLogic()
     logic.SetMRMLScene(scene)
     logic.SetSegmentEditorNode(editor)
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     logic.SaveStateForUndo()
-    writeLiver(np.zeros(SHAPE), volume, node, [0, 3])
+    writeSegment(np.zeros(SHAPE), volume, node, [0, 3])
     logic.SaveStateForUndo()
-    writeLiver(np.zeros(SHAPE), volume, node)
+    writeSegment(np.zeros(SHAPE), volume, node)
     logic.Undo()
     expected = mask.copy()
     toStack(expected, volume)[[0, 3]] = False
-    assert np.array_equal(readLiver(node, volume), expected)
+    assert np.array_equal(readSegment(node, volume), expected)
     logic.Undo()
-    assert np.array_equal(readLiver(node, volume), mask)
+    assert np.array_equal(readSegment(node, volume), mask)
     assert np.array_equal(read(node, volume, spleen), ~mask)
 
 
@@ -182,30 +198,30 @@ def test_a_linear_transform_may_be_hardened_afterwards(makeVolume, mask, hardene
     volume = makeVolume(SHAPE, transform=linear(TURN))
     node = createSegmentation(volume)
     spleen = add(node, volume, "spleen", ~mask)
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     if hardened != "segmentation":
         volume.HardenTransform()
     if hardened != "volume":
         node.HardenTransform()
-    assert np.array_equal(readLiver(node, volume), mask)
+    assert np.array_equal(readSegment(node, volume), mask)
     new = mask[::-1] & mask
-    writeLiver(new, volume, node)
-    assert np.array_equal(readLiver(node, volume), new)
-    assert np.array_equal(read(node, volume, findLiver(node)), new)
+    writeSegment(new, volume, node)
+    assert np.array_equal(readSegment(node, volume), new)
+    assert np.array_equal(read(node, volume, findSegment(node)), new)
     assert np.array_equal(read(node, volume, spleen), ~mask)
 
 
 def test_a_volume_that_was_moved_alone_takes_its_liver_along_at_the_next_result(makeVolume, mask):
     volume = makeVolume()
     node = createSegmentation(volume)
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     volume.SetAndObserveTransformNodeID(linear(TURN).GetID())
     with pytest.raises(SAMMixError, match="another grid"):
-        writeLiver(mask, volume, node, [1])
+        writeSegment(mask, volume, node, [1])
     assert node.GetParentTransformNode() is None
-    writeLiver(mask, volume, node)
+    writeSegment(mask, volume, node)
     assert node.GetParentTransformNode() is volume.GetParentTransformNode()
-    assert np.array_equal(read(node, volume, findLiver(node)), mask)
+    assert np.array_equal(read(node, volume, findSegment(node)), mask)
 
 
 def test_neighbours_are_never_moved_for_the_liver(makeVolume, mask):
@@ -216,8 +232,8 @@ def test_neighbours_are_never_moved_for_the_liver(makeVolume, mask):
     image = node.GetSegmentation().GetSegment(spleen).GetRepresentation("Binary labelmap")
     seen = image.GetMTime()
     with pytest.raises(SAMMixError, match="its segment spleen lies on another grid"):
-        writeLiver(mask, volume, node)
-    assert node.GetParentTransformNode() is None and image.GetMTime() == seen and findLiver(node) is None
+        writeSegment(mask, volume, node)
+    assert node.GetParentTransformNode() is None and image.GetMTime() == seen and findSegment(node) is None
 
 
 def test_under_a_warp_the_array_stays_exact_and_a_hardened_volume_is_resampled(makeVolume):
@@ -226,34 +242,34 @@ def test_under_a_warp_the_array_stays_exact_and_a_hardened_volume_is_resampled(m
     node = createSegmentation(volume)
     mask = np.zeros(shape, bool)
     mask[3:7, 6:18, 6:18] = True
-    writeLiver(mask, volume, node)
-    assert np.array_equal(readLiver(node, volume), mask)
+    writeSegment(mask, volume, node)
+    assert np.array_equal(readSegment(node, volume), mask)
     spleen = add(node, volume, "spleen", ~mask)
     volume.HardenTransform()
-    found = readLiver(node, volume)
+    found = readSegment(node, volume)
     assert found.shape == volume.GetImageData().GetDimensions()[::-1]
     assert volumeInMl(found, volume) == pytest.approx(volumeInMl(mask, volume), rel=0.25)
     with pytest.raises(SAMMixError, match="non-linear transform lies between"):
-        writeLiver(found, volume, node)
+        writeSegment(found, volume, node)
     node.GetSegmentation().RemoveSegment(spleen)
-    writeLiver(found, volume, node)
-    assert node.GetParentTransformNode() is None and np.array_equal(readLiver(node, volume), found)
+    writeSegment(found, volume, node)
+    assert node.GetParentTransformNode() is None and np.array_equal(readSegment(node, volume), found)
 
 
 def test_what_cannot_be_written_leaves_the_segmentation_as_it_was(scene, makeVolume, mask):
     volume = makeVolume()
     node = createSegmentation(volume)
     with pytest.raises(SAMMixError, match="not of the size"):
-        writeLiver(mask[1:], volume, node)
+        writeSegment(mask[1:], volume, node)
     add(node, volume, "spleen", mask)
     elsewhere = makeVolume(SHAPE, np.diag([1.0, 1.0, 1.0, 1.0]), name="other CT")
     with pytest.raises(SAMMixError, match="another grid"):
-        writeLiver(mask, elsewhere, node)
+        writeSegment(mask, elsewhere, node)
     node.CreateClosedSurfaceRepresentation()
     node.GetSegmentation().SetSourceRepresentationName("Closed surface")
     with pytest.raises(SAMMixError, match="surfaces"):
-        writeLiver(mask, volume, node)
-    assert findLiver(node) is None
+        writeSegment(mask, volume, node)
+    assert findSegment(node) is None
 
 
 def test_a_segment_from_a_larger_grid_of_the_same_lattice_is_read(makeVolume, mask):
@@ -264,6 +280,6 @@ def test_a_segment_from_a_larger_grid_of_the_same_lattice_is_read(makeVolume, ma
     matrix = np.diag([-0.7, -0.8, 2.5, 1.0])
     matrix[:3, 3] = [0.7, 0.8, -2.5]
     node = createSegmentation(outer := makeVolume(larger.shape, matrix))
-    writeLiver(larger, outer, node)
-    assert np.array_equal(readLiver(node, volume), mask)
+    writeSegment(larger, outer, node)
+    assert np.array_equal(readSegment(node, volume), mask)
     assert labelmap(node).GetExtent()[:5] == (0, 11, 0, 9, 0)
