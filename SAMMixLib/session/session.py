@@ -17,6 +17,7 @@ from SAMMixLib.session.findings import Box, Findings
 from SAMMixLib.session.pace import WRITE, Paces, Progress, Work
 from SAMMixLib.session.ports import Case, User, Worker
 from SAMMixLib.session.settings import AUTO, Settings
+from SAMMixLib.structure import LIVER, Structure
 
 YIELD_SECONDS = 0.001
 
@@ -71,6 +72,7 @@ class Session:
         self._start_worker, self._user, self._clock = start_worker, user, clock
         self.worker: Worker | None = None
         self._loaded: tuple[str, str] | None = None  # model and device in the worker
+        self._structure = LIVER  # that this model segments
         self._warm = ""  # the case whose embeddings the worker holds
         self._job: Job | None = None
         self._steps: Iterator[None] | None = None
@@ -344,6 +346,7 @@ class Session:
             return
         if job.boxes is None and self._loaded is None:
             self._loaded = (job.model, self.settings.device)
+            self._structure = Structure.from_dict(message["structure"], job.model)
             job.request = None
             self._run()
             return
@@ -355,6 +358,10 @@ class Session:
 
     def _bring_in(self, job: Job, message: dict[str, Any]) -> Iterator[None]:
         """Write the result into the scene: every slice but those with edits that the user keeps."""
+        if job.case.structure != self._structure:
+            job.case.structure = self._structure
+            if not job.aside:
+                self.found.pop(job.case.key, None)  # it tells of another segment
         if job.aside:
             yield from job.case.write(Path(message["mask"]), None, correction=False)
             return

@@ -15,6 +15,7 @@ from SAMMixLib.session.pace import CLASSIFY, SEGMENT, START, WRITE, Paces, Progr
 from SAMMixLib.session.session import Session, State
 from SAMMixLib.session.settings import Settings
 from SAMMixLib.session.texts import duration, result_line, slices
+from SAMMixLib.structure import LIVER, SPLEEN, Structure
 
 UI = Path(__file__).resolve().parents[2] / "SAMMix" / "Resources" / "UI" / "SAMMix.ui"
 TOTAL = 10
@@ -63,6 +64,7 @@ class PlayedCase:
         self.key, self.problem, self.drawn, self.corrections, self.written = "case", "", [], [], []
         self.shown = self.exported = 0
         self.version = ""
+        self.structure = LIVER
         self.disk_full = False
 
     def check(self):
@@ -145,12 +147,14 @@ class Stage:
         for _ in range(count):
             self.session.tick()
 
-    def until_running(self, slices=None):
+    def until_running(self, slices=None, structure: Structure = LIVER):
         self.session.segment(self.case, slices)
         self.worker.say("hello", pid=1, versions={}, devices=[{"name": "cpu", "text": "CPU, 2 threads"}])
         self.ticks()
         if self.worker.requests[-1][0] == "load":
-            self.worker.answer(name="starter", device="cpu", device_text="CPU", dtype="float32")
+            self.worker.answer(
+                name="starter", device="cpu", device_text="CPU", dtype="float32", structure=structure.to_dict()
+            )
         self.ticks()
 
     def segmented(self, slices=None):
@@ -183,7 +187,7 @@ def test_a_run_goes_through_its_states_and_ends_in_the_scene(stage):
     assert session.state is State.LOADING
     assert stage.worker.requests == [("load", {"model": "starter", "device": "auto"})]
     stage.ticks()
-    stage.worker.answer(name="starter", device="cpu", device_text="CPU", dtype="float32")
+    stage.worker.answer(name="starter", device="cpu", device_text="CPU", dtype="float32", structure=LIVER.to_dict())
     session.tick()
     assert session.state is State.RUNNING
     kind, fields = stage.worker.requests[-1]
@@ -205,6 +209,17 @@ def test_a_warm_worker_is_not_loaded_again(stage):
     stage.session.settings.model = "mine"
     stage.until_running()
     assert [kind for kind, _ in stage.worker.requests][-2:] == ["load", "segment"]
+
+
+def test_a_model_of_another_structure_writes_its_own_segment(stage):
+    stage.segmented()
+    stage.session.settings.model = "spleens"
+    stage.until_running([7], SPLEEN)
+    assert stage.case.structure == LIVER, "as long as nothing is written"
+    stage.worker.answer(**segmented([7]))
+    stage.ticks()
+    assert stage.case.structure == SPLEEN
+    assert list(stage.session.found["case"].boxes) == [7], "what was found of the liver is not the spleen's"
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 8])
