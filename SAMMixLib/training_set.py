@@ -44,6 +44,7 @@ CARD = "training_set.json"
 JOURNAL = "journal.jsonl"
 SLICES = "slices"
 SLICES_IN_FILE = 16  # what is read to show one slice
+SAME_SPACING = 1e-4  # relative; single precision and rounding make one scan's spacing differ by this
 ROWS = ("image", "mask", "slice", "label")  # arrays with one row a slice
 EVENTS = ("add", "active")
 
@@ -167,7 +168,7 @@ class TrainingSet:
         spacing = arrays["spacing"].tolist()
         size = list(arrays["image"].shape[1:])
         held = next((event for event in self._events() if event.get("patient") == patient), None)
-        if held and (held["size"], held["spacing"]) != (size, spacing):
+        if held and not (held["size"] == size and np.allclose(held["spacing"], spacing, SAME_SPACING)):
             raise SAMMixError(
                 f"{self.folder}: holds patient {patient} with other pixels than {size} of {spacing} mm; "
                 "give this scan another name"
