@@ -73,13 +73,18 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = SAMMixLogic()
         from SAMMixLib.widgets.models_tab import ModelsTab
         from SAMMixLib.widgets.segment_tab import SegmentTab
+        from SAMMixLib.widgets.train_tab import TrainTab
 
         panel = slicer.util.loadUI(self.resourcePath("UI/SAMMix.ui"))
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
-        session = self.logic.newSession(lambda question: slicer.util.confirmYesNoDisplay(question, _("SAMMix")))
+        session = self.logic.newSession(self.ask)
         self.segmentTab = SegmentTab(self.ui, session, self.install)
-        self.modelsTab = ModelsTab(self.ui, session.settings, self.segmentTab.update)
+        self.modelsTab = ModelsTab(self.ui, session.settings, self.segmentTab, self.install)
+        collector, training = self.logic.newTraining(self.ask, session.settings)
+        self.trainTab = TrainTab(
+            self.ui, self.segmentTab, collector, training, self.installForTraining, self.modelsTab.refresh
+        )
         self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.segmentEditor.setMRMLScene(slicer.mrmlScene)
@@ -93,6 +98,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         self.initializeParameters()
         self.modelsTab.refresh()
+        self.trainTab.enter()
         self.segmentTab.enter(warmUp=not self.logic.missing())
 
     def exit(self):
@@ -104,6 +110,8 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.segmentTab.exit()
         self.segmentTab.close()
+        self.trainTab.close()
+        self.modelsTab.close()
         self.disconnectParameters()
         self.removeObservers()
         removeHelpers()
@@ -148,13 +156,23 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onParameters(self, caller=None, event=None):
         self.segmentTab.onParameters()
 
+    def ask(self, question):
+        return slicer.util.confirmYesNoDisplay(question, _("SAMMix"))
+
     def install(self):
         """Whether the worker has what it needs; asks before anything is downloaded."""
+        return self._install(self.logic.requirements)
+
+    def installForTraining(self):
+        """As :meth:`install`, for what training needs beyond that."""
+        return self._install(self.logic.trainingRequirements)
+
+    def _install(self, requirements):
         try:
-            self.logic.install(slicer.util.confirmOkCancelDisplay)
+            self.logic.install(slicer.util.confirmOkCancelDisplay, requirements)
         except RuntimeError as error:
             slicer.util.errorDisplay(str(error), _("SAMMix"))
-        return not self.logic.missing()
+        return not self.logic.missing(requirements)
 
 
 class SAMMixLogic(ScriptedLoadableModuleLogic):
@@ -163,20 +181,22 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
         addLibraryToPath()
-        self.requirements = os.path.join(os.path.dirname(__file__), "Resources", "requirements.txt")
+        resources = os.path.join(os.path.dirname(__file__), "Resources")
+        self.requirements = os.path.join(resources, "requirements.txt")
+        self.trainingRequirements = os.path.join(resources, "requirements-training.txt")
         self.session = None
 
     def getParameterNode(self):
         return SAMMixParameters(super().getParameterNode())
 
-    def missing(self):
-        """Python packages that the worker needs and Slicer does not have yet."""
+    def missing(self, requirements=None):
+        """Python packages that the worker needs and Slicer does not have yet; to segment, by default."""
         from SAMMixLib.install import missing
 
-        return missing(self.requirements)
+        return missing(requirements or self.requirements)
 
-    def install(self, ask):
-        """Install what is missing, if ``ask(question)`` says yes.
+    def install(self, ask, requirements=None):
+        """Install what is missing, if ``ask(question)`` says yes; to segment, by default.
 
         Raises:
             RuntimeError: it cannot be installed; the message says why.
@@ -185,7 +205,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         from SAMMixLib.install import ensure
 
         try:
-            ensure(self.requirements, ask)
+            ensure(requirements or self.requirements, ask)
         except SAMMixError as error:
             raise RuntimeError(str(error)) from None
         except Cancelled:
@@ -196,12 +216,19 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         from SAMMixLib.session.session import Session
         from SAMMixLib.session.settings import Settings
 
-        def newWorker():
-            from SAMMixLib.worker.client import WorkerClient
+        return Session(self.newWorker, SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
 
-            return WorkerClient([shutil.which("PythonSlicer") or sys.executable, "-m", "SAMMixLib.worker"])
+    def newTraining(self, ask, settings):
+        """What collects slices, and what trains on them in a worker process of its own."""
+        from SAMMixLib.session.collecting import Collector
+        from SAMMixLib.session.training import Training
 
-        return Session(newWorker, SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
+        return Collector(settings), Training(self.newWorker, SimpleNamespace(ask=ask), settings)
+
+    def newWorker(self):
+        from SAMMixLib.worker.client import WorkerClient
+
+        return WorkerClient([shutil.which("PythonSlicer") or sys.executable, "-m", "SAMMixLib.worker"])
 
     def process(self, volume, segmentation=None, model=None, device=None):
         """Segment the liver of a volume node and wait for it; the windows stay alive.

@@ -20,9 +20,9 @@ from SAMMixLib.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.scene.hygiene import helper
 from SAMMixLib.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.scene.overlay import hideCam, loadCam, setThreshold, showCam
-from SAMMixLib.scene.segments import bounds, createSegmentation, readSegment, writeSegment
+from SAMMixLib.scene.segments import bounds, createSegmentation, findSegment, readSegment, writeSegment
 from SAMMixLib.scene.volume import checkVolume, exportVolume, importMask
-from SAMMixLib.structure import LIVER
+from SAMMixLib.structure import LIVER, Structure
 
 if TYPE_CHECKING:
     from SAMMixLib.session.findings import Box, Findings
@@ -89,6 +89,11 @@ class Case:
 
     def current_slice(self) -> int | None:
         return currentSlice(self.volumeNode)
+
+    def has_segment(self, structure: Structure | None = None) -> bool:
+        """Whether there is a segment of the structure; of the case's own by default."""
+        segmentation = self.segmentationNode
+        return segmentation is not None and findSegment(segmentation, structure or self.structure) is not None
 
     def edited_slices(self) -> list[int]:
         """Slices that are not as the last result left them, corrections by box included."""

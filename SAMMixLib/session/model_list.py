@@ -21,6 +21,7 @@ class Row:
     details: str  # purpose, licence, provenance
     usable: bool
     removable: bool
+    parent: str = ""  # the model that it was trained from, where that is on this computer
 
 
 def rows() -> list[Row]:
@@ -51,10 +52,29 @@ def _row(folder: Path) -> Row:
         "" if labelled is None else f"{labelled}",
         "" if dice is None else f"{dice:.3f}",
     )
-    return Row(cells[0], cells, _details(bundle.card), True, removable)
+    parent = training.get("parent") or {}
+    return Row(
+        cells[0], cells, _details(bundle.card), True, removable, _known(parent.get("name", ""), parent.get("sha256"))
+    )
 
 
 def _details(card: dict) -> str:
     provenance = "".join(f"\n\u2022 {each}" for each in card.get("provenance", []))
+    training = card["training"]
+    history = []
+    if parent := training.get("parent"):
+        history.append(f"Trained from {parent['name']}" + (f" on {training['date']}" if training.get("date") else ""))
+    if training.get("before") is not None:
+        history.append(f"Dice on held-out slices: {training['before']:.3f} before, {training['after']:.3f} after")
+    if training.get("data"):
+        history.append(f"Data: {training['data']}")
     lines = [f"Purpose: {card['purpose']}", f"Licence: {card['license']}", f"Base weights: {card['base']['name']}"]
-    return "\n".join([*lines, *(["Trained on:"] if provenance else [])]) + provenance
+    return "\n".join([*history, *lines, *(["Trained on:"] if provenance else [])]) + provenance
+
+
+def _known(name: str, sha256: dict[str, str] | None) -> str:
+    """The name, where the model of this name is still the one with these hashes; else nothing."""
+    try:
+        return name if name and open_bundle(find_model(name)).card["sha256"] == sha256 else ""
+    except SAMMixError:
+        return ""

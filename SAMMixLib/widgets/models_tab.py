@@ -10,26 +10,42 @@ import slicer
 
 from SAMMixLib.bundle import CARD
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models import import_model, remove_model, user_folder
+from SAMMixLib.models import export_model, import_model, remove_model, user_folder
+from SAMMixLib.scene.compare import comparisonCase, similarity
 from SAMMixLib.session.model_list import COLUMNS, Row, rows, verify
 from SAMMixLib.session.settings import Settings
-from SAMMixLib.widgets.segment_tab import fill
+from SAMMixLib.widgets.segment_tab import SegmentTab, fill
+
+POLL_MS = 200
 
 
 class ModelsTab:
-    """Wires the widgets of the tab; ``changed`` is called when another model is chosen."""
+    """Wires the widgets of the tab, and tells the tab Segment when another model is chosen.
 
-    def __init__(self, ui, settings: Settings, changed: Callable[[], None]):
-        self.ui, self._settings, self._changed = ui, settings, changed
+    Args:
+        install: whether the worker has what it needs; asks before anything is downloaded.
+    """
+
+    def __init__(self, ui, settings: Settings, segmentTab: SegmentTab, install: Callable[[], bool]):
+        self.ui, self._settings, self._segmentTab, self._install = ui, settings, segmentTab, install
         self._rows: list[Row] = []
+        self._comparison = None  # the case of another model's result, while it is made
+        self._timer = qt.QTimer()
+        self._timer.connect("timeout()", self.onTimer)
         ui.modelsTable.verticalHeader().hide()
         ui.modelsTable.horizontalHeader().setStretchLastSection(True)
         ui.modelsTable.connect("itemSelectionChanged()", self.onSelected)
         ui.modelSelector.connect("activated(int)", self.onChosen)
-        ui.verifyModelButton.connect("clicked()", self.onVerify)
-        ui.deleteModelButton.connect("clicked()", self.onDelete)
-        ui.importModelButton.connect("clicked()", self.onImport)
-        ui.openModelsButton.connect("clicked()", self.onOpenFolder)
+        for button, slot in (
+            (ui.verifyModelButton, self.onVerify),
+            (ui.deleteModelButton, self.onDelete),
+            (ui.importModelButton, self.onImport),
+            (ui.exportModelButton, self.onExport),
+            (ui.openModelsButton, self.onOpenFolder),
+            (ui.useParentButton, self.onUseParent),
+            (ui.compareModelButton, self.onCompare),
+        ):
+            button.connect("clicked()", slot)
 
     def refresh(self) -> None:
         """List the models that are on this computer now."""
@@ -49,13 +65,20 @@ class ModelsTab:
         if usable:
             self.onChosen(self.ui.modelSelector.currentIndex)
 
+    def close(self) -> None:
+        self._timer.stop()
+
     def onChosen(self, index: int) -> None:
         self._settings.model = self.ui.modelSelector.itemData(index)
-        self._changed()
+        self._segmentTab.update()
 
     def onSelected(self) -> None:
-        self.ui.modelLabel.text = self._selected().details
-        self.ui.deleteModelButton.enabled = self._selected().removable
+        row = self._selected()
+        self.ui.modelLabel.text = row.details
+        self.ui.deleteModelButton.enabled = row.removable
+        self.ui.exportModelButton.enabled = row.usable
+        self.ui.useParentButton.enabled = bool(row.parent)
+        self.ui.compareModelButton.enabled = row.usable and self._comparison is None
 
     def onVerify(self) -> None:
         self.ui.modelLabel.text = verify(self._selected().name)
@@ -71,9 +94,54 @@ class ModelsTab:
             source = Path(path)
             self._change(lambda: import_model(source.parent if source.name == CARD else source))
 
+    def onExport(self) -> None:
+        name = self._selected().name
+        path = qt.QFileDialog.getSaveFileName(None, "Export the model", f"{name}.zip", "Models (*.zip)")
+        if path:
+            self._change(lambda: export_model(name, Path(path)))
+
     def onOpenFolder(self) -> None:
         user_folder().mkdir(parents=True, exist_ok=True)
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(user_folder())))
+
+    def onUseParent(self) -> None:
+        """Roll back: segment with the model that this one was trained from."""
+        parent = self._selected().parent
+        self._settings.model = parent
+        self.refresh()
+        self.ui.compareLabel.text = f"From now on, {parent} segments."
+
+    def onCompare(self) -> None:
+        """Segment the scan with the selected model into a segmentation of its own, beside what is there."""
+        case, session, name = self._segmentTab.case, self._segmentTab.session, self._selected().name
+        if case is None or not case.has_segment():
+            self.ui.compareLabel.text = "Segment a scan first: the result is compared with what is there."
+        elif session.busy:
+            self.ui.compareLabel.text = "Wait until the running segmentation is through."
+        elif self._install():
+            self._comparison = (case, comparisonCase(case.volumeNode, name), name)
+            session.segment(self._comparison[1], other_model=name)
+            self._timer.start(POLL_MS)
+            self._segmentTab.onTimer()
+            self.onTimer()
+
+    def onTimer(self) -> None:
+        """Say how far the comparison is, and what came of it."""
+        session = self._segmentTab.session
+        if session.busy:
+            self.ui.compareLabel.text = self.ui.progressBar.format or "Starting"
+            return
+        self._timer.stop()
+        (case, other, name), self._comparison = self._comparison, None
+        self.onSelected()
+        if session.error or not other.has_segment():
+            self.ui.compareLabel.text = session.error or "Cancelled."
+            return
+        dice, slices = similarity(case, other)
+        self.ui.compareLabel.text = (
+            f"Dice {dice:.3f} between the scan's segmentation and that of {name}, "
+            f"which is shown in yellow; they differ most in {slices}."
+        )
 
     def _selected(self) -> Row:
         return self._rows[max(0, self.ui.modelsTable.currentRow())]

@@ -31,6 +31,7 @@ class SegmentTab:
     def __init__(self, ui, session: Session, install: Callable[[], bool]):
         self.ui, self.session, self._install = ui, session, install
         self.case: Case | None = None
+        self.updated: Callable[[], None] = lambda: None  # called after each update, for who shows the case, too
         self._parameters = None
         self._look: Look = {}
         self._updated = 0.0
@@ -207,6 +208,7 @@ class SegmentTab:
             self._devices = self.session.settings.devices
             choices = [("auto", "Automatic"), *((device["name"], device["text"]) for device in self._devices)]
             fill(self.ui.deviceSelector, choices, self.session.settings.device)
+        self.updated()
 
 
 def fill(selector, choices: list[tuple[str, str]], current: str) -> None:

@@ -58,7 +58,7 @@ def test_pictures_of_a_run(clinic, scan, pictures):
     clinic.ui.editBoxButton.checked = True
     clinic.desktop.screenshot(pictures / "module_correct.jpg")
     clinic.ui.overlaysButton.collapsed, clinic.ui.correctButton.collapsed = False, True
-    clinic.ui.tabs.currentIndex = 1
+    clinic.ui.tabs.currentIndex = 2
     clinic.desktop.screenshot(pictures / "module_models.jpg")
     clinic.ui.tabs.currentIndex = 0
     clinic.ui.heatMapCheckBox.checked = True

@@ -53,7 +53,9 @@ class Desktop:
         for kind in ("confirmOkCancel", "confirmYesNo"):
             setattr(slicer.util, f"{kind}Display", self._dialog(kind))
         qt = sys.modules["qt"]  # PythonQt gives the path alone, PySide a pair
-        qt.QFileDialog = types.SimpleNamespace(getOpenFileName=lambda *_: self.file)
+        qt.QFileDialog = types.SimpleNamespace(
+            getOpenFileName=lambda *_: self.file, getSaveFileName=lambda *_: self.file
+        )
         self.window = None
 
     def _dialog(self, kind: str):
