@@ -81,6 +81,7 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
         "slices": len(result.slices),
         "spacing_kji_mm": [float(step) for step in result.spacing],
         "model": result.model_name,
+        "structure": result.structure,
         "device": result.device,
         "dtype": result.dtype,
         "seconds": {stage: float(seconds) for stage, seconds in result.seconds.items()},
@@ -92,7 +93,7 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
 
 
 def chart_image(result: SegmentationResult) -> np.ndarray:
-    """p(liver) and liver area along z on two aligned axes, uint8 RGB; the slices that were prompted are shaded."""
+    """Probability and area of the structure along z on two aligned axes, uint8 RGB; prompted slices are shaded."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -103,11 +104,12 @@ def chart_image(result: SegmentationResult) -> np.ndarray:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.25))
     upper.plot(slices, result.p_liver, color="#2f5d8a", lw=1.6, marker=marker, ms=4)
     upper.axhline(0.5, color="#9aa3ad", lw=0.8, ls=(0, (4, 3)))
-    upper.set(ylim=(-0.04, 1.04), ylabel="p(liver)", yticks=(0, 0.5, 1))
+    upper.set(ylim=(-0.04, 1.04), ylabel=f"p({result.structure})", yticks=(0, 0.5, 1))
     area = np.asarray(result.area_mm2, float) / 100
     lower.plot(slices, area, color="#b4413c", lw=1.6, marker=marker, ms=4)
     lower.fill_between(slices, area, color="#b4413c", alpha=0.12, lw=0)
-    lower.set(ylim=(0, 1.08 * max(area.max(), 1)), ylabel="liver area (cm²)", xlabel="slice, inferior to superior")
+    lower.set(ylim=(0, 1.08 * max(area.max(), 1)), ylabel=f"{result.structure} area (cm²)")
+    lower.set(xlabel="slice, inferior to superior")
     lower.set_xlim(-0.5, len(slices) - 0.5)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for axes in (upper, lower):
@@ -175,15 +177,17 @@ def write_together(directory: Path, files: dict[str, bytes]) -> None:
 def _page(
     result: SegmentationResult, figures: dict, montage: np.ndarray, chart: np.ndarray, has_reference: bool
 ) -> str:
-    title = html.escape(figures["title"])
+    title, structure = html.escape(figures["title"]), html.escape(figures["structure"])
     found = figures["slice_range"] is not None
     span = "none"
     if found:
         low, high = figures["slice_range"]
         span = f"{low} to {high}"
-    summary = f"Liver in slices {span}, {figures['volume_ml']:.0f} ml" if found else "No liver was found"
+    summary = f"No {result.structure} was found"
+    if found:
+        summary = f"{result.structure.capitalize()} in slices {span}, {figures['volume_ml']:.0f} ml"
     mean = "not defined" if figures["mean_hu"] is None else f"{figures['mean_hu']:.0f} HU"
-    cards = {"Volume": f"{figures['volume_ml']:.0f} ml", "Slices with liver": span, "Mean density": mean}
+    cards = {"Volume": f"{figures['volume_ml']:.0f} ml", f"Slices with {structure}": span, "Mean density": mean}
     seconds = figures["seconds"]
     total = seconds.get("total", sum(seconds.values()))
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total")
@@ -196,10 +200,11 @@ def _page(
     }
     return _TEMPLATE.format(
         title=title,
+        structure=structure,
         summary=html.escape(summary),
         cards="".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards.items()),
         warnings=_warnings(result.warnings),
-        chart=_picture(chart, "png", f"Chart of the probability of liver and the liver area in each slice. {summary}."),
+        chart=_picture(chart, "png", f"Probability and area of the {result.structure} in each slice. {summary}."),
         montage=_picture(montage, "jpeg", f"Slices from superior to inferior with CAM, box and outline. {summary}."),
         reference='<li><i class="reference"></i>reference outline</li>' if has_reference else "",
         rows="".join(
@@ -268,15 +273,15 @@ footer {{ margin-top: 2.4rem; padding-top: 1rem; border-top: 1px solid var(--lin
 <body>
 <header>
 <h1>{title}</h1>
-<p>SAM-Mix liver segmentation in CT. <strong>{disclaimer}</strong></p>
+<p>SAM-Mix segmentation in CT. <strong>{disclaimer}</strong></p>
 </header>
 <main>
 <dl>{cards}</dl>
 {warnings}
 <section>
 <h2>Along the scan</h2>
-<figure>{chart}<figcaption>Above, the classifier's probability of liver in each slice; below, the area of the mask.
-Shaded slices were prompted with a box.</figcaption></figure>
+<figure>{chart}<figcaption>Above, the classifier's probability of {structure} in each slice; below, the area of the
+mask. Shaded slices were prompted with a box.</figcaption></figure>
 </section>
 <section>
 <h2>Slices</h2>
@@ -286,7 +291,7 @@ Shaded slices were prompted with a box.</figcaption></figure>
 <li><i class="cam"></i>class activation map, low to high</li>
 </ul>
 <figure>{montage}<figcaption>{summary}. From superior to inferior; the patient's right is on the left.
-p is the classifier's probability of liver.</figcaption></figure>
+p is the classifier's probability of {structure}.</figcaption></figure>
 </section>
 <section>
 <h2>Run</h2>

@@ -110,7 +110,7 @@ class Scan:
         predicted_iou = np.zeros(len(self.slices), np.float32)
         for done, ks in _batches(encoded, segmenter.batch_size):
             with clock("encode"):
-                embeddings = self._embed(ks, shared)
+                embeddings = self.embed(ks, shared)
             with clock("decode"):
                 logits, iou, final = self._decode(ks, embeddings, [self.edges[k] for k in ks], settings.refine)
             for k, box in zip(ks, final, strict=True):
@@ -121,7 +121,7 @@ class Scan:
         with clock("resample"):
             fill_between(mask_logits, encoded, prompted)
             mask = _restore(mask_logits, self.frame)
-            if settings.largest_component and chosen is None:
+            if settings.largest_component and segmenter.structure.single and chosen is None:
                 mask = largest_component(mask)
             slice_masks = np.zeros(mask_logits.shape, bool)
             kept = np.flatnonzero(mask.any(axis=(1, 2)))
@@ -141,6 +141,7 @@ class Scan:
             device=str(segmenter.device),
             dtype=str(segmenter.dtype).removeprefix("torch."),
             model_name=segmenter.name,
+            structure=segmenter.structure.name,
             seconds=clock.seconds,
             warnings=self.volume.warnings,
         )
@@ -172,7 +173,7 @@ class Scan:
         mask = np.zeros((len(ks), *self.frame.shape), bool)
         predicted_iou = np.zeros(len(ks), np.float32)
         for done, part in _batches(prompted, self.segmenter.batch_size):
-            logits, iou, _ = self._decode(part, self._embed(part), [edges[k] for k in part])
+            logits, iou, _ = self._decode(part, self.embed(part), [edges[k] for k in part])
             places = [ks.index(k) for k in part]
             mask[places] = _restore(logits, self.frame)
             predicted_iou[places] = iou
@@ -242,7 +243,7 @@ class Scan:
             inside[j0 : j1 + 1, i0 : i1 + 1] = True
         return inside
 
-    def _embed(self, ks: Sequence[int], features: Mapping[int, Tensor] | None = None) -> Tensor:
+    def embed(self, ks: Sequence[int], features: Mapping[int, Tensor] | None = None) -> Tensor:
         """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch, from `features` where known."""
         segmenter, kept = self.segmenter, self._embeddings
         found = {k: kept.get(k) for k in ks if k in kept}

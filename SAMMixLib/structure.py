@@ -16,7 +16,8 @@ class Structure:
     """An organ, or an alteration of one.
 
     ``color`` is red, green, blue from 0 to 255, ``code`` its code in SNOMED CT with ``code_meaning``, ``category`` code
-    and meaning of the category that Slicer lists it under.
+    and meaning of the category that Slicer lists it under. ``single`` tells that it comes in one piece: then only the
+    largest one in a scan is kept.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Structure:
     code: str
     code_meaning: str
     category: tuple[str, str] = ANATOMY
+    single: bool = True
 
     @property
     def rgb(self) -> tuple[float, float, float]:
@@ -56,6 +58,7 @@ class Structure:
             texts = (structure.name, structure.code, structure.code_meaning, *structure.category)
             usable = (
                 all(isinstance(text, str) and text.strip() and not set(text) & set("~^|\r\n") for text in texts)
+                and isinstance(structure.single, bool)
                 and len(structure.category) == 2
                 and len(structure.color) == 3
                 and all(type(channel) is int and 0 <= channel <= 255 for channel in structure.color)
@@ -72,8 +75,8 @@ class Structure:
 # Colours and codes of Slicer's General Anatomy list.
 LIVER = Structure("liver", (221, 130, 101), "10200004", "Liver")
 SPLEEN = Structure("spleen", (157, 108, 162), "78961009", "Spleen")
-KIDNEY = Structure("kidney", (185, 102, 83), "64033007", "Kidney")
-TUMOUR = Structure("tumour", (144, 238, 144), "4147007", "Mass", ALTERED)
+KIDNEY = Structure("kidney", (185, 102, 83), "64033007", "Kidney", single=False)
+TUMOUR = Structure("tumour", (144, 238, 144), "4147007", "Mass", ALTERED, single=False)
 KNOWN = (LIVER, SPLEEN, KIDNEY, TUMOUR)
 
 

@@ -21,7 +21,8 @@ from SAMMixLib.networks.lite_medsam import load_lite_medsam_weights
 from SAMMixLib.networks.lora import SplitQKV, add_lora, merge_lora
 from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.tiny_vit import TinyViT, fuse_batch_norm
-from SAMMixLib.segmentation import prepare
+from SAMMixLib.segmentation import Segmenter, prepare
+from SAMMixLib.structure import LIVER, TUMOUR
 
 STARTER = PRESETS["starter"]
 
@@ -164,6 +165,18 @@ def test_bundle_is_not_overwritten_unless_asked(model, bundle):
     assert open_bundle(bundle).card["training"]["labelled_slices"] == 7
 
 
+def test_a_bundle_names_its_structure(model, bundle):
+    assert open_bundle(bundle).structure == LIVER
+    save_bundle(model, STARTER, {"structure": TUMOUR.to_dict()}, bundle, replace=True)
+    opened = open_bundle(bundle)
+    assert opened.structure == TUMOUR and opened.card["purpose"].startswith("tumour segmentation")
+    assert "structure" not in opened.card["training"]
+    assert Segmenter.from_bundle(bundle, "cpu").structure == TUMOUR
+    older = {key: value for key, value in opened.card.items() if key != "structure"}
+    (bundle / CARD).write_text(json.dumps(older))
+    assert open_bundle(bundle).structure == LIVER, "bundles of before named none"
+
+
 def test_a_bundle_on_a_full_disk_leaves_the_older_one(model, bundle):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -196,7 +209,16 @@ def test_damaged_and_newer_bundles_are_refused(bundle):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"config": 3}, {"config": {"model": []}}, {"sha256": []}, {"base": "x"}, {"base": {}}, {"training": []}]
+    "changes",
+    [
+        {"config": 3},
+        {"config": {"model": []}},
+        {"structure": {}},
+        {"sha256": []},
+        {"base": "x"},
+        {"base": {}},
+        {"training": []},
+    ],
 )
 def test_cards_of_the_wrong_shape_are_refused(bundle, changes):
     card = json.loads((bundle / CARD).read_text())

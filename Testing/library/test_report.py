@@ -49,6 +49,13 @@ def result_of(slices: int, liver: range) -> SegmentationResult:
     )
 
 
+def test_a_report_speaks_of_what_the_model_segments(result, tmp_path):
+    write_report(replace(result, structure="spleen"), tmp_path, "case")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Spleen in slices 4 to 14" in page and "Slices with spleen" in page and "liver" not in page.lower()
+    assert json.loads((tmp_path / "report.json").read_text())["structure"] == "spleen"
+
+
 @pytest.fixture
 def result() -> SegmentationResult:
     return result_of(20, range(4, 15))

@@ -21,6 +21,7 @@ from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
 from SAMMixLib.scan import largest_component, smooth_boxes
 from SAMMixLib.segmentation import Segmenter, prepare
+from SAMMixLib.structure import KIDNEY
 from SAMMixLib.volume import read_volume, write_mask
 
 
@@ -139,6 +140,15 @@ def test_gate_keeps_runs_that_reach_the_high_threshold():
 def test_smoothing_takes_the_median_of_neighbouring_boxes():
     boxes = [torch.tensor([[float(x), 0.0, 10.0, 10.0]]) for x in (1, 9, 2)] + [torch.zeros(0, 4)]
     assert [box[:, 0].tolist() for box in smooth_boxes(boxes, 1)] == [[1.0], [2.0], [2.0], []]
+
+
+def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom, tmp_path, monkeypatch):
+    sitk.WriteImage(phantom.ct[:, :, 8:12], str(tmp_path / "ct.nrrd"))
+    volume = read_volume(tmp_path / "ct.nrrd")
+    monkeypatch.setattr("SAMMixLib.scan.largest_component", np.zeros_like)
+    assert not segmenter.segment(volume).mask.any()
+    kidney = replace(segmenter, structure=KIDNEY).segment(volume)
+    assert kidney.mask.any() and kidney.structure == "kidney"
 
 
 def test_largest_component_is_3d():

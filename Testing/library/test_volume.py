@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.structure import LIVER
+from SAMMixLib.structure import LIVER, TUMOUR
 from SAMMixLib.volume import WRITABLE, check_output, mask_on_grid, read_mask, read_volume, write_mask
 
 PIXDIM, QFORM_CODE, SROW = 76, 252, 280  # byte offsets in a NIfTI-1 header
@@ -300,6 +300,9 @@ def test_slicer_segment(tmp_path):
     assert f"TerminologyEntry:{LIVER.terminology}|" in image.GetMetaData("Segment0_Tags")
     assert image.GetMetaData("Segmentation_SourceRepresentation") == "Binary labelmap"
     assert "is a segmentation" in refusal(path)
+    write_mask(sitk.GetImageFromArray(np.ones((2, 3, 4), np.uint8)), path, structure=TUMOUR)
+    image = sitk.ReadImage(str(path))
+    assert image.GetMetaData("Segment0_Name") == "tumour" and "SCT^4147007^Mass" in image.GetMetaData("Segment0_Tags")
 
 
 ODD = {

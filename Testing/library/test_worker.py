@@ -18,6 +18,7 @@ from worker_helpers import answer, collect, is_running, posix, said_hello, wait_
 from SAMMixLib.cli import main
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
+from SAMMixLib.structure import LIVER
 from SAMMixLib.volume import Volume
 from SAMMixLib.worker.client import WorkerClient
 from SAMMixLib.worker.protocol import RESULTS_KEPT
@@ -50,7 +51,8 @@ def client(tmp_path_factory):
 def worker(client):
     """With the starter loaded."""
     client.start()
-    assert ask(client, "load", device="cpu")["name"] == "starter"
+    loaded = ask(client, "load", device="cpu")
+    assert (loaded["name"], loaded["structure"]) == ("starter", LIVER.to_dict())
     return client
 
 
