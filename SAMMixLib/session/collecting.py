@@ -215,7 +215,7 @@ def kind(entry: Entry, structure: str) -> str:
     """What is known of a slice, in the words of the list."""
     if not entry.label:
         return f"no {structure}"
-    return f"{structure}, mask" if entry.has_mask else f"{structure}, label"
+    return f"{structure} with mask" if entry.has_mask else f"{structure} by label"
 
 
 def summary(entries: Iterable[Entry], structure: str) -> str:

@@ -26,7 +26,7 @@ from SAMMixLib.session.settings import Settings
 from SAMMixLib.training_set import TrainingSet
 
 REQUEST, FIGURES, OUTCOME = "request.json", "figures.jsonl", "outcome.json"
-PRESETS = {"quick": "Quick: minutes", "full": "Full: longer, new augmentation at every step"}
+PRESETS = {"quick": "Quick, some minutes", "full": "Full, longer"}
 SEED = 0
 
 

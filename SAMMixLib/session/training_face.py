@@ -29,12 +29,12 @@ def look(collector: Collector, training: Training, session: Session, case: Case 
         "useSliceButton": {"enabled": here and drawn},
         "useEditedButton": {"enabled": drawn},
         "emptySliceButton": {"enabled": here, "text": f"No {structure} here"},
-        "rangeLabel": {"text": f"{structure.capitalize()} from slice"},
+        "rangeLabel": {"text": f"{structure.capitalize()} from"},
         "fromSpinBox": {"enabled": case is not None},
         "toSpinBox": {"enabled": case is not None},
         "fromHereButton": {"enabled": here},
         "toHereButton": {"enabled": here},
-        "restCheckBox": {"text": f"No {structure} in the rest of the scan"},
+        "restCheckBox": {"text": f"No {structure} elsewhere"},
         "rangeButton": {"enabled": case is not None and not collector.busy},
         "suggestButton": {"enabled": case is not None and session.can_correct(case) and not session.busy},
         "collectLabel": {"text": _collected(collector, session, case)},
@@ -95,14 +95,11 @@ def _outcome(training: Training) -> Look:
     there = outcome is not None
     text = ""
     if outcome:
-        verdict = "better" if outcome.better else f'<span style="color: {RED}">not better</span>'
         count = len(outcome.held_out)
-        text = (
-            f"{escape(training.request.name)} is {verdict}: Dice {outcome.before:.3f} before, "
-            f"{outcome.after:.3f} after, on {count} slice{'s' * (count > 1)} held out"
-        )
-        if outcome.warning:
-            text += f"<br>{_red(outcome.warning)}"
+        text = _red(outcome.warning) if outcome.warning else (
+            f"{escape(training.request.name)} is better: Dice {outcome.before:.3f} before, {outcome.after:.3f} now, "
+            f"on {count} slice{'s' * (count > 1)} held out"
+        )  # fmt: skip
     return {
         "outcomeLabel": {"text": text, "visible": there},
         "beforeLabel": {"visible": there},

@@ -26,8 +26,8 @@ REDRAW_SECONDS = 0.3
 COLUMNS = ("", "Scan", "Slice", "Kind")
 PICTURE, SCAN, SLICE, KIND = range(4)
 ROW = 44  # pixels of a row of the list
-CURVES = (380, 130)  # pixels
-HELD_OUT = 190  # pixels of a held-out slice
+CURVES = (320, 120)  # pixels
+HELD_OUT = 150  # pixels of a held-out slice
 REFERENCE, BEFORE, AFTER = (90, 220, 90), (255, 170, 40), (80, 170, 255)
 
 
@@ -88,6 +88,7 @@ class TrainTab:
         ui.slicesTable.connect("cellChanged(int,int)", self.onTicked)
         ui.slicesTable.connect("cellDoubleClicked(int,int)", self.onDoubleClicked)
         ui.newSetFrame.visible = False
+        ui.curvesLabel.setMinimumHeight(CURVES[1])
         ui.slicesTable.verticalHeader().hide()
         ui.slicesTable.verticalHeader().setDefaultSectionSize(ROW)
         ui.slicesTable.setIconSize(qt.QSize(ROW - 4, ROW - 4))
@@ -315,8 +316,9 @@ class TrainTab:
             return
         for label, mask, color in ((self.ui.beforeLabel, before, BEFORE), (self.ui.afterLabel, after, AFTER)):
             label.setPixmap(pixmap(slice_picture(image, [(reference, REFERENCE), (mask, color)], HELD_OUT)))
+            label.setMinimumHeight(HELD_OUT)
         patient, k = outcome.held_out[n]
-        self.ui.pictureLabel.text = f"{patient}, slice {k}: yours green, before orange, after blue"
+        self.ui.pictureLabel.text = f"Slice {k} of {patient}: yours green, before orange, now blue"
 
 
 def _chosen(selector) -> str:
