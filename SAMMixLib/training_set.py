@@ -308,14 +308,14 @@ class TrainingSet:
         with _new_folder(Path(folder)) as beside:
             try:
                 with zipfile.ZipFile(source) as archive:
-                    cards = [name for name in archive.namelist() if Path(name).name == CARD]
-                    if len(cards) != 1:
-                        raise SAMMixError(f"{source}: holds {len(cards)} training sets; give a zip file of one")
                     archive.extractall(beside.parent / "zip")  # zipfile keeps members inside the folder
             except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
                 raise SAMMixError(f"{source}: not a readable zip file of a training set ({error})") from None
+            cards = list((beside.parent / "zip").rglob(CARD))
+            if len(cards) != 1:
+                raise SAMMixError(f"{source}: holds {len(cards)} training sets; give a zip file of one")
             beside.rmdir()
-            (beside.parent / "zip" / cards[0]).parent.rename(beside)
+            cards[0].parent.rename(beside)
             try:
                 cls.open(beside).verify()
             except SAMMixError as error:
@@ -342,14 +342,20 @@ class TrainingSet:
         return events
 
     def _append(self, events: list[dict[str, Any]]) -> None:
-        """Write lines at the journal's end, in place of a last one without end."""
-        with (self.folder / JOURNAL).open("r+b") as journal:
-            whole = journal.read().rfind(b"\n") + 1
-            journal.seek(whole)
-            journal.truncate()
-            journal.write(_lines(events))
-            journal.flush()
-            os.fsync(journal.fileno())
+        """Write lines at the journal's end, in place of a last one without end; all of them, or none."""
+        journal = self.folder / JOURNAL
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
+        try:
+            with journal.open("ab") as file:  # what another process appended meanwhile stays
+                file.write(_lines(events))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(journal, whole)
+            raise
 
     def _store(self, arrays: dict[str, np.ndarray]) -> str:
         """Write one file of slices; its name."""

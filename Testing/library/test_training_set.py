@@ -324,6 +324,11 @@ def test_export_and_import(tmp_path, training_set):
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(tmp_path / "less.zip", "w") as less:
         for name in whole.namelist()[:-1]:
             less.writestr(name, whole.read(name))
+    with zipfile.ZipFile(tmp_path / "outside.zip", "w") as other:
+        other.writestr(f"{training_set.folder}/training_set.json", "{}")
+        other.writestr("../../training_set.json", "{}")
+    assert "outside.zip" in refusal(TrainingSet.import_, tmp_path / "outside.zip", tmp_path / "no")
+    assert len(TrainingSet.open(training_set.folder).entries()) == 20
     message = refusal(TrainingSet.import_, tmp_path / "less.zip", tmp_path / "no")
     assert message.startswith(str(tmp_path / "less.zip")) and "cannot be read" in message
     assert not (tmp_path / "no").exists() and not list(tmp_path.glob(".no-*"))
@@ -334,17 +339,19 @@ def test_a_full_disk_adds_nothing_and_the_next_add_works(training_set):
     import resource
 
     add(training_set, "a", [1])
+    size = (training_set.folder / JOURNAL).stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        for limit in (200, (training_set.folder / JOURNAL).stat().st_size + 50):  # the slices, or the journal
+        for limit, count in ((200, 1), (size + 50, 1), (5000, 250)):  # in the slices; in the first line, in a later one
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
             try:
-                message = refusal(add, training_set, "a", [2], seed=2)
+                message = refusal(add, training_set, "a", range(2, 2 + count), seed=2)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             assert "cannot be written" in message
             assert [entry.key for entry in training_set.entries()] == [("a", 1)]
+            assert (training_set.folder / JOURNAL).stat().st_size == size
     finally:
         signal.signal(signal.SIGXFSZ, before)
     add(training_set, "a", [2], seed=2)
