@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.slice_readers import axial_mask
-from SAMMixLib.slices import read_slices
+from SAMMixLib.slices import SliceDataset, read_slices
 from SAMMixLib.structure import LIVER, SPLEEN, TUMOUR, Structure, structure_named
 from SAMMixLib.training_set import JOURNAL, SLICES, TrainingSet, patient_name
 from SAMMixLib.volume import read_volume
@@ -84,7 +84,7 @@ def test_volumes_of_other_spacing_and_orientation_read_back_exactly(tmp_path, tr
         stack, masks = volume.axial(), axial_mask(mask, volume)
         ks = list(range(len(stack.array)))
         training_set.add(name, ks, stack.array, stack.spacing[1:], masks.any((1, 2)), masks, {"file": scan.name})
-        stacks[name] = stack, masks, direct(scan, mask)
+        stacks[name] = stack, masks, direct(scan, mask, 16)
     assert stacks["flipped"][0].array.shape == (7, 12, 10) and stacks["coronal"][0].array.shape == (8, 9, 11)
 
     read = TrainingSet.open(training_set.folder)
@@ -103,9 +103,9 @@ def test_volumes_of_other_spacing_and_orientation_read_back_exactly(tmp_path, tr
             assert np.array_equal(getattr(own, field), getattr(expected, field)), (name, field)
 
 
-def direct(scan: Path, mask: Path):
+def direct(scan: Path, mask: Path, size: int) -> SliceDataset:
     """The same slices without a training set in between."""
-    return read_slices([(scan, mask)], size=16)
+    return read_slices([(scan, mask)], size)
 
 
 def test_masks_and_image_level_labels_mix_within_a_scan(training_set):
@@ -432,3 +432,11 @@ def test_collect(tmp_path, capsys):
     labels = {entry.slice: (entry.label, entry.has_mask) for entry in target.entries()}
     assert labels[3] == labels[5] == labels[6] == (True, False) and labels[0] == (False, True)
     assert "is a training set of tumour" in fails("--structure", "spleen", "--slices", 1)
+
+
+def test_a_real_scan_reads_back_as_from_its_files(shared_data, tmp_path):
+    scan, mask = (shared_data / "volumes" / f"totalseg_a_{which}.nii.gz" for which in ("img", "liver"))
+    assert main(["collect", str(scan), "--mask", str(mask), "--set", str(tmp_path / "set")]) == 0
+    collected, expected = read_slices(tmp_path / "set"), direct(scan, mask, 256)
+    for field in ("images", "masks", "labels", "indices", "spacings", "has_mask"):
+        assert np.array_equal(getattr(collected, field), getattr(expected, field)), field
