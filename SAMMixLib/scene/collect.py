@@ -26,7 +26,7 @@ class CaseSource:
         self.name = case.volumeNode.GetName()
         self.patient = ""
         self.total = len(self._stack())
-        i, j, k = np.linalg.norm(stackToRas(case.volumeNode)[:3, :3], axis=0).round(6).tolist()
+        i, j, k = np.linalg.norm(stackToRas(case.volumeNode)[:3, :3], axis=0).tolist()
         self._spacing = (k, j, i)
 
     @property
@@ -51,7 +51,7 @@ class CaseSource:
         volume, segmentation = self._case.volumeNode, self._case.segmentationNode
         if segmentation is None:
             return np.zeros((len(ks), *self._stack().shape[1:]), np.uint8)
-        return toStack(readSegment(segmentation, volume), volume)[list(ks)]
+        return toStack(readSegment(segmentation, volume, structure), volume)[list(ks)]
 
     def edited(self, structure: Structure) -> list[int]:
         """The slices of the structure's segment that are not as the last result left them."""
