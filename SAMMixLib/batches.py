@@ -92,6 +92,11 @@ class Batch(NamedTuple):
     features: Tensor | None = None  # [n, c, h, w], what the encoder's frozen part makes of the slices, if known
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """Both batches in one."""
+    return Batch(*(None if a is None else torch.cat([a, b]) for a, b in zip(first, second, strict=True)))
+
+
 class SliceBatches:
     """Windowed, perhaps augmented batches of one data set.
 

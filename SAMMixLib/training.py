@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from SAMMixLib.batches import Batch, SliceBatches, step_seed
+from SAMMixLib.batches import Batch, SliceBatches, joined, step_seed
 from SAMMixLib.bundle import load_base_weights, save_bundle
 from SAMMixLib.cam import liver_logit
 from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
@@ -38,7 +38,7 @@ from SAMMixLib.windowing import windowed
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 VALIDATIONS = 5  # of a run whose steps are given
-CLASSIFY, SEGMENT = 1, 2  # streams of random numbers
+CLASSIFY, SEGMENT, ACTIVATE = 1, 2, 4  # streams of random numbers
 
 
 @dataclass
@@ -105,7 +105,8 @@ class Trainer:
             self.steps_per_epoch = math.ceil(settings.steps / VALIDATIONS)
 
         torch.manual_seed(settings.seed)
-        self.keeps_statistics = start is not None  # one scan's slices would replace those of all scanners before
+        self.goes_on = start is not None
+        self.keeps_statistics = self.goes_on  # one scan's slices would replace those of all scanners before
         self.model = start or build_model(config.model, load_base_weights(config, base_weights))
         self.model.to(self.device)
         self.trainable = trainable_counts(self.model)
@@ -123,23 +124,27 @@ class Trainer:
     def prepare(self, progress: Progress) -> None:
         """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
         settings, train, config = self.config.training, self.train, self.config
-        labelled = train.select(self.labelled)
+        every, views, labelled = np.arange(len(train)), None, train.select(self.labelled)
         if settings.views:
             backbone, features = self.model.backbone, self.features_folder
             # A classifier of its own never asks for the features of a slice without a mask.
-            seen = train if self.model.shares_encoder else labelled
+            seen, chosen = (train, self.labelled) if self.model.shares_encoder else (labelled, every[: len(labelled)])
             views = make_views(seen, config, backbone, features, self.dtype, progress)
-            chosen = self.labelled if self.model.shares_encoder else np.arange(len(labelled))
-            self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
             slices = windowed(self.validation.images, config.model)
             self.validation_features = stored_features(backbone, slices, features, self.dtype, progress)
+            self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
         else:
             self.segment_batches = SliceBatches(labelled, config, settings.mask_batch_size, SEGMENT)
-        if settings.views and self.model.shares_encoder:
-            every = np.arange(len(train))
-            self.classify_batches = ViewBatches(train, views, every, config, settings.batch_size, CLASSIFY)
-        else:
-            self.classify_batches = SliceBatches(train, config, settings.batch_size, CLASSIFY)
+
+        def classifier_batches(chosen: np.ndarray, size: int, stream: int) -> ViewBatches | SliceBatches:
+            if views is not None and self.model.shares_encoder:
+                return ViewBatches(train, views, chosen, config, size, stream)
+            return SliceBatches(train.select(chosen), config, size, stream)
+
+        if self.goes_on:
+            every = balanced(train.labels)
+        self.classify_batches = classifier_batches(every, settings.batch_size, CLASSIFY)
+        self.activate_batches = classifier_batches(self.labelled, max(1, settings.batch_size // 2), ACTIVATE)
 
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
@@ -174,13 +179,14 @@ class Trainer:
             self.model.classifier.eval()
 
         classify = self.classify_batches(step)
+        if settings.cam_weight and len(self.labelled):
+            classify = joined(classify, self.activate_batches(step))
         segment = self.segment_batches(step) if len(self.labelled) else None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             classification, activation = self.classification_step(classify)
             segmentation = classification.new_zeros(())
             if segment is not None:
-                segmentation, on_labelled = self.segmentation_step(segment, step)
-                activation = activation + on_labelled
+                segmentation = self.segmentation_step(segment, step)
         loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
         if not torch.isfinite(loss):
             raise SAMMixError(
@@ -215,22 +221,20 @@ class Trainer:
             return slices, batch.features.to(self.device)
         return slices, self.model.backbone.begin(slices) if self.model.shares_encoder else None
 
-    def segmentation_step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Eq. 9 and the activation loss on a batch of labelled slices; the prompts are constants."""
-        settings, masks = self.config.training, batch.masks.to(self.device)
+    def segmentation_step(self, batch: Batch, step: int) -> Tensor:
+        """Eq. 9 on a batch of labelled slices; the prompts are constants."""
+        masks = batch.masks.to(self.device)
         slices, features = self.on_device(batch)
-        self.model.classifier.eval()  # boxes as in use; and so few slices would upset the batch norms' statistics
-        with torch.set_grad_enabled(settings.cam_weight > 0):
-            maps = self.model.classify(slices, features)
+        self.model.classifier.eval()  # boxes as in use
+        with torch.no_grad():
+            cams = self.model.activate(self.model.classify(slices, features))
         self.model.classifier.train(not self.keeps_statistics)
-        activation = activation_loss(maps, masks) if settings.cam_weight else maps.new_zeros(())
-        cams = self.model.activate(maps)
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
         if not usable.any():
-            return maps.new_zeros(()), activation
+            return slices.new_zeros(())
         embeddings = self.model.embed(slices[usable], None if features is None else features[usable])
         logits, _ = self.model.segment(embeddings, boxes, cams[usable])
-        return segmentation_loss(logits, masks[usable], settings.cross_entropy), activation
+        return segmentation_loss(logits, masks[usable], self.config.training.cross_entropy)
 
     def training_boxes(self, cams: Tensor, masks: Tensor, step: int) -> tuple[list[Tensor], Tensor]:
         """A box for each slice that has one, and which slices those are.
@@ -325,6 +329,13 @@ def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:
             raise SAMMixError(f"the {name} set has no liver mask; add at least one slice with a mask")
     if train.labels.all():
         raise SAMMixError("the training set has no slice without liver; add slices above or below the liver")
+
+
+def balanced(labels: np.ndarray) -> np.ndarray:
+    """Positions of all slices, those of the rarer label as often as the others: a user marks few without liver."""
+    with_liver, without = np.flatnonzero(labels), np.flatnonzero(~labels)
+    count = max(len(with_liver), len(without))
+    return np.concatenate([np.resize(with_liver, count), np.resize(without, count)])
 
 
 def check_split(train: SliceDataset, validation: SliceDataset) -> None:

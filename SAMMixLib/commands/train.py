@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SAMMixLib.commands.common import add_device_options, positive, progress_bar
-from SAMMixLib.config import PRESETS, Config, read_config
+from SAMMixLib.config import FINE_TUNING, PRESETS, Config, read_config
 from SAMMixLib.errors import SAMMixError
 
 if TYPE_CHECKING:
@@ -24,11 +24,16 @@ def add_command(commands) -> None:
         "--data", nargs="+", metavar="PATH", help="slice data sets: .npz, .hdf5, LiTS, TotalSegmentator, pairs"
     )
     what.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe such as Resources/recipes/starter.json")
+    what.add_argument("--slices", type=Path, metavar="SET", help="a training set: a model goes on from --model")
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     what.add_argument("--print-config", action="store_true", help="print the config as JSON and stop")
     parser.add_argument("-o", "--output", type=Path, metavar="RUN", help="run folder, made new")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where a recipe's relative paths start")
-    parser.add_argument("--preset", choices=PRESETS, default="starter", help="default: starter")
+    parser.add_argument(
+        "--preset", choices=[*PRESETS, *FINE_TUNING], help="default: starter; with --slices quick (or full)"
+    )
+    parser.add_argument("--model", default="starter", help="with --slices: where to go on from (default: starter)")
+    parser.add_argument("--name", help="with --slices: keep the new model under this name, if it is better")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a config as JSON instead of a preset")
     parser.add_argument("--hu-range", nargs=2, type=float, default=(-40.0, 160.0), metavar=("LO", "HI"),
                         help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
@@ -56,6 +61,8 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.recipe import FILE, read_recipe
     from SAMMixLib.training import Trainer
 
+    if options.slices:
+        return _fine_tune(options)
     if options.resume:
         folder = options.resume
         recipe = read_recipe(folder / FILE)
@@ -88,8 +95,44 @@ def run(options: argparse.Namespace) -> dict:
     return {"bundle": str(bundle), "score": trainer.state.best_score, "prompt": "cam"}
 
 
+def _fine_tune(options: argparse.Namespace) -> dict:
+    from SAMMixLib.device import choose_device, choose_dtype
+    from SAMMixLib.finetuning import fine_tune
+    from SAMMixLib.models import import_model
+
+    if options.output is None:
+        raise SAMMixError("give the run folder with -o RUN; a run that was killed goes on there")
+    device, reason = choose_device(options.device)
+    print(f"device: {reason}")
+    with progress_bar() as progress:
+        tuned = fine_tune(
+            options.slices,
+            options.model,
+            options.output,
+            options.preset or "quick",
+            options.seed or 0,
+            device,
+            choose_dtype(device, options.dtype),
+            progress,
+            base_weights=options.base_weights,
+        )
+    print(
+        f"{tuned.masks} masks, {tuned.labels} image-level labels; on {len(tuned.held_out)} slices held out Dice "
+        f"{tuned.before:.3f} before, {tuned.after:.3f} now (prompt source cam); bundle: {tuned.bundle}"
+    )
+    if tuned.warning:
+        print(tuned.warning)
+    elif options.name:
+        print(f"kept as {import_model(tuned.bundle, options.name).folder.name}")
+    figures = {"before": tuned.before, "after": tuned.after, "better": tuned.better, "seconds": tuned.seconds}
+    return {"bundle": str(tuned.bundle), "prompt": "cam", **figures}
+
+
 def _config(options: argparse.Namespace) -> Config:
-    config = read_config(options.config) if options.config else PRESETS[options.preset]
+    preset = options.preset or "starter"
+    if not options.config and preset not in PRESETS:
+        raise SAMMixError(f"--preset {preset}: is for --slices; take {' or '.join(PRESETS)}")
+    config = read_config(options.config) if options.config else PRESETS[preset]
     if options.seed is not None and options.seed < 0:
         raise SAMMixError(f"--seed {options.seed}: should be at least 0")
     wanted = {"labelled_slices": options.labelled, "epochs": options.epochs, "seed": options.seed}

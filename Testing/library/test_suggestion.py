@@ -1,0 +1,59 @@
+"""Which slice to correct next."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+
+from SAMMixLib.models import find_model
+from SAMMixLib.phantom import make_phantom
+from SAMMixLib.scan import Scan
+from SAMMixLib.segmentation import Segmenter
+from SAMMixLib.suggestion import SIGNS, Doubts, choose, joined, reason, suggest
+from SAMMixLib.volume import read_volume
+
+
+def candidates(doubt, z=None, features=None) -> Doubts:
+    n = len(doubt)
+    signs = np.zeros((n, len(SIGNS)))
+    signs[:, 1] = doubt
+    return Doubts(
+        np.arange(n) * 2,
+        np.arange(n, dtype=float) * 5 if z is None else np.array(z, float),
+        signs,
+        np.zeros((n, 3)) if features is None else np.array(features, float),
+    )
+
+
+def test_the_most_doubtful_comes_first_and_labelled_ones_never():
+    found = candidates([0.1, 0.9, 0.3, 0.5])
+    assert choose(found, [False] * 4, 1) == [1]
+    assert 1 not in choose(found, [False, True, False, False], 4)
+    assert sorted(choose(found, [False] * 4, 9)) == [0, 1, 2, 3]
+    assert choose(found, [True] * 4, 2) == []
+    assert reason(found, 1) == SIGNS[1]
+
+
+def test_what_resembles_a_labelled_slice_comes_late():
+    alike = candidates([0.5, 0.5, 0.5], z=[0, 0, 0], features=[[0, 0, 0], [0, 0, 0.1], [9, 0, 0]])
+    assert choose(alike, [True, False, False], 1) == [2]
+    near = candidates([0.5, 0.5, 0.5], z=[0, 1, 50])
+    assert choose(near, [True, False, False], 2) == [2, 1]
+
+
+def test_several_scans_take_turns():
+    one, two = candidates([0.9, 0.8, 0.8]), candidates([0.5, 0.4, 0.4])
+    every = joined([one, two])
+    first, second = choose(every, [False] * 6, 2)
+    assert first == 0 and second == 3
+
+
+def test_a_segmented_scan_names_slices_that_got_a_box(tmp_path):
+    phantom = make_phantom(1, size=(256, 256, 12))
+    sitk.WriteImage(phantom.ct, tmp_path / "ct.nrrd")
+    scan = Scan(Segmenter.from_bundle(find_model("starter"), "cpu"), read_volume(tmp_path / "ct.nrrd"))
+    scan.segment()
+    ks = [k for k, _ in suggest(scan, [], 3)]
+    assert len(set(ks)) == 3 and all(len(scan.edges[k]) for k in ks)
+    others = [k for k, _ in suggest(scan, ks[:1], 3)]
+    assert ks[0] not in others and len(set(others)) == 3
