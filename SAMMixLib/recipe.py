@@ -30,6 +30,7 @@ class Source:
     hu_range: tuple[float, float] = (-40.0, 160.0)
     middle: float = 1.0
     exclude: list[str] = field(default_factory=list)  # patients
+    mask_value: int | None = None
 
 
 @dataclass
@@ -54,7 +55,9 @@ class Recipe:
         """
         parts = []
         for source in self.sources:
-            data = read_slices(source.path, self.config.model.size, source.hu_range, source.middle)
+            data = read_slices(
+                source.path, self.config.model.size, source.hu_range, source.middle, mask_value=source.mask_value
+            )
             parts.append(data.select(~np.isin(data.patients, source.exclude)))
         data = SliceDataset.concatenate(parts)
         names = self.validation

@@ -45,8 +45,7 @@ def run(options: argparse.Namespace) -> dict:
     if options.mask is None and options.slices is None and not options.no_structure:
         raise SAMMixError("nothing to collect; give --mask, --slices or --no-structure")
     structure = structure_named(options.structure) if options.structure else None
-    exists = (options.set / CARD).exists()
-    opened = TrainingSet.open(options.set) if exists else None
+    opened = TrainingSet.open(options.set) if (options.set / CARD).exists() else None
     if opened and structure and opened.structure != structure:
         raise SAMMixError(f"{options.set}: is a training set of {opened.structure.name}; choose another --set")
 
@@ -68,10 +67,10 @@ def run(options: argparse.Namespace) -> dict:
     training_set = opened or TrainingSet.create(options.set, structure or LIVER)
     patient = patient_name(volume.name, stack.array, stack.spacing)
     provenance = {"scan": volume.path.name, "slices": total, "how": "sammix collect"}
-    for ks, masks in ((chosen, mask), (without, None)):
+    for ks, label, masks in ((chosen, True, mask), (without, False, None)):
         if ks:
-            labels = [k not in without if masks is None else bool(masks[k].any()) for k in ks]
             own = None if masks is None else masks[ks]
+            labels = [label] * len(ks) if own is None else own.any((1, 2))
             training_set.add(patient, ks, stack.array[ks], stack.spacing[1:], labels, own, provenance)
     entries = [entry for entry in training_set.entries() if entry.active]
     shown = [entry.has_mask for entry in entries if entry.label]

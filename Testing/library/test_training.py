@@ -191,6 +191,8 @@ def test_recipe_lists_slices_and_survives_its_folder(npz_folder, tmp_path):
     train, validation, labelled = read_recipe(tmp_path / "recipe.json").read()
     assert train.patient_names() == ["a"] and validation.patient_names() == ["b"]
     assert train.indices[labelled].tolist() == [5, 6]
+    other = Recipe([Source(str(npz_folder), mask_value=9)], tiny_config(), ["b"])
+    assert not other.read()[0].labels.any(), "nothing in the masks has this value"
     for listed, word in (([("a", 99)], "not in the training set"), ([("c", 5)], "patient c")):
         with pytest.raises(SAMMixError, match=word):
             Recipe([Source(str(npz_folder))], tiny_config(), ["b"], listed).read()
