@@ -119,7 +119,7 @@ class TrainTab:
 
     def onUseSlice(self) -> None:
         self.collector.take(self.source(), [self.case.current_slice()], "accepted")
-        self.onTimer()
+        self._acted()
 
     def onUseEdited(self) -> None:
         edited = self.source().edited(self.collector.structure)
@@ -127,21 +127,21 @@ class TrainTab:
             self.collector.take(self.source(), edited, "edited")
         else:
             self.collector.message = "No slice is edited: all are as the model left them."
-        self.onTimer()
+        self._acted()
 
     def onEmptySlice(self) -> None:
         self.collector.exclude(self.source(), self.case.current_slice())
-        self.onTimer()
+        self._acted()
 
     def onRange(self) -> None:
         ui = self.ui
         self.collector.label(self.source(), ui.fromSpinBox.value, ui.toSpinBox.value, ui.restCheckBox.checked)
-        self.onTimer()
+        self._acted()
 
     def onSuggest(self) -> None:
         self.collector.message = ""
         self._segmentTab.session.suggest(self.case, self.collector.labelled(self.source()))
-        self.onTimer()
+        self._acted()
 
     def onSet(self, index: int) -> None:
         self.collector.open(Path(self.ui.setSelector.itemData(index)))
@@ -191,12 +191,12 @@ class TrainTab:
             self.ui.modelNameEdit.text = name
             parent, preset = _chosen(self.ui.parentSelector), _chosen(self.ui.presetSelector)
             self.training.train(self.collector.set, parent, preset, name)
-        self.onTimer()
+        self._acted()
 
     def onResume(self) -> None:
         if self._install():
             self.training.resume()
-        self.onTimer()
+        self._acted()
 
     def onDiscard(self) -> None:
         self.training.discard()
@@ -212,6 +212,11 @@ class TrainTab:
     def onNextPicture(self) -> None:
         self._picture += 1
         self._drawOutcome()
+
+    def _acted(self) -> None:
+        """Show at once what a click did, and look soon at what it began."""
+        self.update()
+        self._timer.start(BUSY_MS)
 
     def _here(self, spinBox) -> None:
         spinBox.value = self.case.current_slice()
