@@ -85,6 +85,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.trainTab = TrainTab(
             self.ui, self.segmentTab, collector, training, self.installForTraining, self.modelsTab.refresh
         )
+        self.modelsTab.refreshed = self.trainTab.refreshModels
         self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.segmentEditor.setMRMLScene(slicer.mrmlScene)

@@ -89,21 +89,26 @@ class Collector:
     def take(self, source: Source, ks: Iterable[int], how: str) -> None:
         """Add slices with their mask as it stands; one without any of the structure counts as a slice without it."""
         ks = sorted(ks)
-        if ks:
-            self._begin(lambda: self._add(source, ks, None, how))
+
+        def begin() -> Iterator[None]:
+            masks = source.masks(ks, self.structure)
+            labels = {k: bool(mask.any()) for k, mask in zip(ks, masks, strict=True)}
+            return self._add(self.set, source, labels, how, masks)
+
+        self._begin(begin)
 
     def exclude(self, source: Source, k: int) -> None:
         """Add a slice as one without the structure, whatever the segment holds there."""
-        self._begin(lambda: self._add(source, [k], {k: False}, "said to be without"))
+        self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
 
     def label(self, source: Source, first: int, last: int, rest: bool) -> None:
         """Image-level labels: the structure is in slices first to last, and nowhere else if `rest` is to be labelled.
 
         Slices that have a mask keep it.
         """
-        low, high = min(first, last), max(first, last)
-        shown = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
-        self._begin(lambda: self._add(source, list(shown), shown, "range"))
+        low, high = min(first, last), min(max(first, last), source.total - 1)
+        labels = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
+        self._begin(lambda: self._add(self.set, source, labels, "range"))
 
     def set_active(self, entries: Iterable[Entry], active: bool) -> None:
         """Tick or untick slices: only ticked ones are trained on."""
@@ -148,19 +153,15 @@ class Collector:
         if self.set is None:
             self.create(LIVER.name)
         if self.set is not None:
-            self.message, self.error = "", ""
-            self._work.append(work())
+            self.message = ""
+            self._guarded(lambda: self._work.append(work()))
 
-    def _add(self, source: Source, ks: list[int], labels: dict[int, bool] | None, how: str) -> Iterator[None]:
-        target = self.set  # that was open at the click
+    def _add(
+        self, target: TrainingSet, source: Source, labels: dict[int, bool], how: str, masks: np.ndarray | None = None
+    ) -> Iterator[None]:
         if not source.patient:
             yield from source.identify()
-        masks = None
-        if labels is None:
-            masks = source.masks(ks, target.structure)
-            labels = {k: bool(mask.any()) for k, mask in zip(ks, masks, strict=True)}
-            yield
-        kept = []
+        ks, kept = list(labels), []
         if how == "range":
             known = {entry.slice: entry for entry in target.entries() if entry.patient == source.patient}
             kept = [k for k in ks if k in known and known[k].has_mask]

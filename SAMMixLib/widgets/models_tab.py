@@ -28,6 +28,7 @@ class ModelsTab:
 
     def __init__(self, ui, settings: Settings, segmentTab: SegmentTab, install: Callable[[], bool]):
         self.ui, self._settings, self._segmentTab, self._install = ui, settings, segmentTab, install
+        self.refreshed: Callable[[], None] = lambda: None  # called when the list may have changed
         self._rows: list[Row] = []
         self._comparison = None  # the case of another model's result, while it is made
         self._timer = qt.QTimer()
@@ -64,6 +65,7 @@ class ModelsTab:
         fill(self.ui.modelSelector, usable, self._settings.model)
         if usable:
             self.onChosen(self.ui.modelSelector.currentIndex)
+        self.refreshed()
 
     def close(self) -> None:
         self._timer.stop()

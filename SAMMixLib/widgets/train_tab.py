@@ -99,7 +99,6 @@ class TrainTab:
     # Life cycle
 
     def enter(self) -> None:
-        self.refreshModels()
         self._timer.start(IDLE_MS)
 
     def close(self) -> None:
@@ -170,13 +169,24 @@ class TrainTab:
             self.update()
 
     def onTicked(self, row: int, column: int) -> None:
-        if not self._filling and column == PICTURE:
-            item = self.ui.slicesTable.item(row, PICTURE)
-            entry = self.collector.entries[item.data(qt.Qt.UserRole)]
-            ticked = item.checkState() == qt.Qt.Checked
-            if entry.active != ticked:
-                self.collector.set_active([entry], ticked)
-                self.update()
+        """Tick or untick the slice, and with it all that are selected if it is one of them."""
+        if self._filling or column != PICTURE:
+            return
+        table = self.ui.slicesTable
+        state = table.item(row, PICTURE).checkState()
+        selected = {index.row() for index in table.selectionModel().selectedRows()}
+        items = [table.item(each, PICTURE) for each in (selected if row in selected else {row})]
+        entries = [self.collector.entries[item.data(qt.Qt.UserRole)] for item in items]
+        ticked = state == qt.Qt.Checked
+        if any(entry.active != ticked for entry in entries):
+            self.collector.set_active(entries, ticked)
+            self._filling = True
+            for item in items:
+                item.setCheckState(state)
+            self._filling = False
+            if not self.collector.error:
+                self._listed = self.collector.changes  # the list shows it already
+            self.update()
 
     def onDoubleClicked(self, row: int, column: int) -> None:
         entry = self.collector.entries[self.ui.slicesTable.item(row, PICTURE).data(qt.Qt.UserRole)]
@@ -205,7 +215,6 @@ class TrainTab:
     def onUseModel(self) -> None:
         if self.training.use():
             self.ui.modelNameEdit.text = ""
-            self.refreshModels()
             self._used()
         self.update()
 

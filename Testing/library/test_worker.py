@@ -19,6 +19,7 @@ from SAMMixLib.cli import main
 from SAMMixLib.models import starter_folder
 from SAMMixLib.phantom import make_phantom
 from SAMMixLib.structure import LIVER
+from SAMMixLib.training_set import TrainingSet
 from SAMMixLib.volume import Volume
 from SAMMixLib.worker.client import WorkerClient
 from SAMMixLib.worker.protocol import RESULTS_KEPT
@@ -289,3 +290,23 @@ assert os.read(0, 10) == b""
 sink.write(source.readline())"""
     run = subprocess.run([sys.executable, "-c", code], input=b"message\n", capture_output=True, timeout=60)
     assert run.stdout == b"message\n" and b"python prints" in run.stderr and b"a library prints" in run.stderr
+
+
+def test_suggestions_are_of_the_scan_that_is_held(worker, ct):
+    ask(worker, "segment", volume=str(ct), slices=None)
+    first = ask(worker, "suggest", labelled=[], count=3)
+    assert len(first["slices"]) == len(first["reasons"]) == 3 and set(first["slices"]) <= set(range(SLICES))
+    assert all(first["reasons"])
+    assert first["slices"][0] not in ask(worker, "suggest", labelled=first["slices"][:1], count=3)["slices"]
+    ask(worker, "unload")
+    assert "no scan is held" in refused(worker, "suggest", labelled=[], count=1)["message"]
+
+
+def test_a_set_that_cannot_be_trained_on_is_told_in_a_line(worker, tmp_path):
+    training_set = TrainingSet.create(tmp_path / "set")
+    images = np.zeros((2, 64, 64), np.int16)
+    training_set.add("CT", [1, 2], images, (1.0, 1.0), [True, True], np.ones(images.shape, np.uint8))
+    fields = {"slices": str(training_set.folder), "model": "starter", "preset": "quick", "seed": 0}
+    error = refused(worker, "train", run=str(tmp_path / "run"), **fields)
+    assert error["kind"] == "input" and "add some that do not" in error["message"]
+    assert not (tmp_path / "run").exists()
