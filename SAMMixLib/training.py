@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -32,13 +33,14 @@ from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
 from SAMMixLib.slices import SliceDataset, choose_labelled
-from SAMMixLib.views import ViewBatches, make_views, stored_features
+from SAMMixLib.views import ViewBatches, Views, make_views, stored_features
 from SAMMixLib.windowing import windowed
 
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 VALIDATIONS = 5  # of a run whose steps are given
-CLASSIFY, SEGMENT, ACTIVATE = 1, 2, 4  # streams of random numbers
+PSEUDO_FILE = "pseudo.npz"
+CLASSIFY, SEGMENT, ACTIVATE, PSEUDO = 1, 2, 4, 5  # streams of random numbers
 
 
 @dataclass
@@ -119,32 +121,76 @@ class Trainer:
         self.state = RunState()
         self.features_folder = features_folder or self.folder / "features"
         self.validation_features: np.ndarray | None = None
+        self.views: Views | None = None
+        self.pseudo_batches: ViewBatches | SliceBatches | None = None
         self.watch: Callable[[dict], None] = lambda figures: None  # is told what the log is told
 
     def prepare(self, progress: Progress) -> None:
         """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
         settings, train, config = self.config.training, self.train, self.config
-        every, views, labelled = np.arange(len(train)), None, train.select(self.labelled)
+        every, labelled = np.arange(len(train)), train.select(self.labelled)
         if settings.views:
             backbone, features = self.model.backbone, self.features_folder
             # A classifier of its own never asks for the features of a slice without a mask.
-            seen, chosen = (train, self.labelled) if self.model.shares_encoder else (labelled, every[: len(labelled)])
+            shared = self.model.shares_encoder
+            seen, chosen = (train, self.labelled) if shared else (labelled, every[: len(labelled)])
             views = make_views(seen, config, backbone, features, self.dtype, progress)
+            self.views = views if shared else None
             slices = windowed(self.validation.images, config.model)
             self.validation_features = stored_features(backbone, slices, features, self.dtype, progress)
             self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
         else:
             self.segment_batches = SliceBatches(labelled, config, settings.mask_batch_size, SEGMENT)
 
-        def classifier_batches(chosen: np.ndarray, size: int, stream: int) -> ViewBatches | SliceBatches:
-            if views is not None and self.model.shares_encoder:
-                return ViewBatches(train, views, chosen, config, size, stream)
-            return SliceBatches(train.select(chosen), config, size, stream)
-
         if self.goes_on:
             every = balanced(train.labels)
-        self.classify_batches = classifier_batches(every, settings.batch_size, CLASSIFY)
-        self.activate_batches = classifier_batches(self.labelled, max(1, settings.batch_size // 2), ACTIVATE)
+        self.classify_batches = self.classifier_batches(train, self.views, every, settings.batch_size, CLASSIFY)
+        half = max(1, settings.batch_size // 2)
+        self.activate_batches = self.classifier_batches(train, self.views, self.labelled, half, ACTIVATE)
+
+    def classifier_batches(
+        self, train: SliceDataset, views: Views | None, chosen: np.ndarray, size: int, stream: int
+    ) -> ViewBatches | SliceBatches:
+        """A loader for the classifier: of stored views where it reads their features, of slices otherwise."""
+        if views is None:
+            return SliceBatches(train.select(chosen), self.config, size, stream)
+        return ViewBatches(train, views, chosen, self.config, size, stream)
+
+    def teach_itself(self, progress: Progress) -> None:
+        """Make a loader of unlabelled slices with the model's own masks, which are better than the CAMs behind them.
+
+        The image-level label says that there is liver; a slice on which the model finds none is left out. The masks
+        stay in the run folder for a run that resumes.
+        """
+        path, train = self.folder / PSEUDO_FILE, self.train
+        if path.exists():
+            with np.load(path) as kept:
+                chosen, masks = kept["chosen"], kept["masks"]
+        else:
+            chosen = self.pseudo_slices()
+            masks = self.pseudo_masks(chosen, progress)
+            write_arrays(path, chosen=chosen, masks=masks)
+        found = masks.any(axis=(1, 2))
+        chosen, taught = chosen[found], train.masks.copy()
+        taught[chosen] = masks[found]
+        train = replace(train, masks=taught, has_mask=np.isin(np.arange(len(train)), chosen))
+        views = self.views and Views(1, self.views.slices[: len(train)], taught, self.views.features[: len(train)])
+        half = max(1, self.config.training.batch_size // 2)
+        self.pseudo_batches = self.classifier_batches(train, views, chosen, half, PSEUDO) if len(chosen) else None
+
+    def pseudo_slices(self) -> np.ndarray:
+        """Positions of the unlabelled slices with liver to take, drawn by the seed."""
+        settings = self.config.training
+        free = np.flatnonzero(self.train.labels & ~self.train.has_mask)
+        drawn = np.random.default_rng((settings.seed, PSEUDO)).permutation(free)[: settings.pseudo_slices]
+        return np.sort(drawn)
+
+    def pseudo_masks(self, chosen: np.ndarray, progress: Progress = silent) -> np.ndarray:
+        """The model's masks of these slices, uint8 ``[n, S, S]``."""
+        features = None if self.views is None else self.views.features[chosen]
+        slices = self.train.select(chosen)
+        found = predict_slices(self.kept_model, slices, "cam", dtype=self.dtype, progress=progress, features=features)
+        return found.masks.astype(np.uint8)
 
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
@@ -152,6 +198,8 @@ class Trainer:
         saved = time.monotonic()
         while self.state.step < self.steps:
             started = time.process_time()
+            if self.config.training.pseudo_slices and not self.pseudo_batches and 2 * self.state.step >= self.steps:
+                self.teach_itself(progress)
             losses = self.train_step(self.state.step)
             self.state.seconds += time.process_time() - started
             self.state.step += 1
@@ -181,6 +229,8 @@ class Trainer:
         classify = self.classify_batches(step)
         if settings.cam_weight and len(self.labelled):
             classify = joined(classify, self.activate_batches(step))
+        if self.pseudo_batches:
+            classify = joined(classify, self.pseudo_batches(step))
         segment = self.segment_batches(step) if len(self.labelled) else None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             classification, activation = self.classification_step(classify)
@@ -314,6 +364,14 @@ class Trainer:
         self.state = RunState(**content["run"])
         lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
         (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an .npz file beside, then rename it."""
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(beside, path)
 
 
 def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:

@@ -87,12 +87,14 @@ def test_batches_are_windowed_augmented_and_repeatable(sets):
     assert torch.equal(plain.labels, first.labels) and not torch.equal(plain.slices, first.slices)
 
 
-def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
+@pytest.mark.parametrize("pseudo_slices", [0, 2])
+def test_same_seed_same_weights_also_when_resumed(sets, tmp_path, pseudo_slices):
     weights = {}
+    config = tiny_config(pseudo_slices=pseudo_slices)
     for name, kill_after in (("whole", None), ("resumed", 2)):
         folder = tmp_path / name
         folder.mkdir()
-        trainer = Trainer(tiny_config(), *sets, folder, {})
+        trainer = Trainer(config, *sets, folder, {})
         if kill_after:
             trainer.prepare(silent)
             for step in range(kill_after):  # what a run does before it is killed between two checkpoints
@@ -100,7 +102,7 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
                 trainer.state.step += 1
                 if trainer.state.step == 1:
                     trainer.save_checkpoint()
-            trainer = Trainer(tiny_config(), *sets, folder, {})
+            trainer = Trainer(config, *sets, folder, {})
             trainer.resume()
             assert trainer.state.step == 1
         bundle = trainer.run()
@@ -112,6 +114,22 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
     assert weights["whole"].keys() == weights["resumed"].keys()
     for key, value in weights["whole"].items():
         assert torch.equal(value, weights["resumed"][key]), key
+
+
+def test_its_own_masks_teach_the_cam_on_unlabelled_slices(sets, tmp_path):
+    trainer = Trainer(tiny_config(pseudo_slices=9), *sets, tmp_path, {})
+    trainer.prepare(silent)
+    unlabelled = np.flatnonzero(sets[0].labels & ~np.isin(np.arange(6), trainer.labelled))
+    assert trainer.pseudo_slices().tolist() == unlabelled.tolist()
+    masks = np.zeros((2, 256, 256), np.uint8)
+    masks[1, 40:60, 30:90] = 1  # on the other slice the model found nothing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "pseudo_masks", lambda chosen, progress: masks)
+        trainer.teach_itself(silent)
+    taught = trainer.pseudo_batches.dataset
+    assert taught.indices.tolist() == sets[0].indices[unlabelled[1:]].tolist()
+    assert np.array_equal(taught.masks[0], masks[1]) and taught.has_mask.all()
+    assert np.array_equal(np.load(tmp_path / "pseudo.npz")["masks"], masks)
 
 
 def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path):
