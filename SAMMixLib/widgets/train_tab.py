@@ -83,7 +83,7 @@ class TrainTab:
             (ui.nextPictureButton, self.onNextPicture),
         ):
             button.connect("clicked()", slot)
-        ui.newSetButton.connect("toggled(bool)", ui.newSetFrame.setVisible)
+        ui.newSetButton.connect("toggled(bool)", self.onNewSet)
         ui.setSelector.connect("activated(int)", self.onSet)
         ui.slicesTable.connect("cellChanged(int,int)", self.onTicked)
         ui.slicesTable.connect("cellDoubleClicked(int,int)", self.onDoubleClicked)
@@ -145,6 +145,9 @@ class TrainTab:
     def onSet(self, index: int) -> None:
         self.collector.open(Path(self.ui.setSelector.itemData(index)))
         self.update()
+
+    def onNewSet(self, on: bool) -> None:
+        self.ui.newSetFrame.visible = on
 
     def onCreateSet(self) -> None:
         structure = structure_named(self.ui.structureSelector.itemData(self.ui.structureSelector.currentIndex))

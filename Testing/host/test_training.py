@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,6 +212,18 @@ def collect_all(clinic) -> None:
         settle(clinic)
 
 
+def screenshot(clinic, folder: Path) -> None:
+    """The tab at its full height; for the manual where ``SAMMIX_SCREENSHOTS`` says so."""
+    path = Path(os.environ.get("SAMMIX_SCREENSHOTS", folder)).resolve() / "module_train.jpg"
+    clinic.tab.case.jump(6)
+    clinic.desktop.window.resize(1240, 1140)
+    for _ in range(10):
+        clinic.desktop.app.processEvents()
+    clinic.desktop.screenshot(path)
+    clinic.desktop.window.resize(1240, 900)
+    assert path.stat().st_size < 300_000
+
+
 def test_train_stop_resume_and_use_the_new_model(trainer, phantom, tmp_path):
     clinic, ui, training = trainer, trainer.ui, trainer.train.training
     training._start_worker = short_worker(steps=20)
@@ -234,6 +247,7 @@ def test_train_stop_resume_and_use_the_new_model(trainer, phantom, tmp_path):
     assert not again.error and again.outcome and ui.useModelButton.visible
     assert not ui.resumeButton.visible and not ui.beforeLabel.pixmap.isNull()
     assert {each["step"] for each in again.figures} >= {10, 20}
+    screenshot(clinic, tmp_path)
 
     better = again.outcome.better
     click(ui.useModelButton)
@@ -263,7 +277,8 @@ def test_a_killed_training_is_told_and_goes_on(trainer):
     clinic, ui, training = trainer, trainer.ui, trainer.train.training
     collect_all(clinic)
     click(ui.trainButton)
-    clinic.wait(lambda: training._worker and training._worker.pid and training.stage()[1], 120)
+    clinic.wait(lambda: training.stage()[1] or not training.busy, 120)
+    assert not training.error
     os.kill(training._worker.pid, signal.SIGKILL)
     clinic.wait(lambda: not training.busy, 10)
     assert "ended unexpectedly" in ui.trainStatusLabel.text and "Traceback" not in ui.trainStatusLabel.text
