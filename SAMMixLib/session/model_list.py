@@ -63,11 +63,11 @@ def _details(card: dict) -> str:
     training = card["training"]
     history = []
     if parent := training.get("parent"):
-        history.append(f"Trained from {parent['name']}" + (f" on {training['date']}" if training.get("date") else ""))
-    if training.get("before") is not None:
-        history.append(f"Dice on held-out slices: {training['before']:.3f} before, {training['after']:.3f} after")
-    if training.get("data"):
-        history.append(f"Data: {training['data']}")
+        history = [f"Trained from {parent['name']}" + (f" on {training['date']}" if training.get("date") else "")]
+        if training.get("before") is not None:
+            history.append(f"Dice on held-out slices: {training['before']:.3f} before, {training['after']:.3f} after")
+        if training.get("data"):
+            history.append(f"Data: {training['data']}")
     lines = [f"Purpose: {card['purpose']}", f"Licence: {card['license']}", f"Base weights: {card['base']['name']}"]
     return "\n".join([*history, *lines, *(["Trained on:"] if provenance else [])]) + provenance
 

@@ -51,6 +51,7 @@ class ModelsTab:
     def refresh(self) -> None:
         """List the models that are on this computer now."""
         self._rows = rows()
+        self.ui.compareLabel.text = ""
         table = self.ui.modelsTable
         table.clear()
         table.setColumnCount(len(COLUMNS))
