@@ -97,6 +97,11 @@ class Collector:
 
         self._begin(begin)
 
+    def identify(self, source: Source) -> None:
+        """Find the name of a scan, by which :meth:`labelled` knows its slices again."""
+        if not source.patient:
+            self._work.append(source.identify())
+
     def exclude(self, source: Source, k: int) -> None:
         """Add a slice as one without the structure, whatever the segment holds there."""
         self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
@@ -120,7 +125,7 @@ class Collector:
         self._guarded(write)
 
     def labelled(self, source: Source) -> list[int]:
-        """The slices of a scan that count as masked or as without the structure by the user's own word."""
+        """The ticked slices of an identified scan whose outline is known: with a mask, or without the structure."""
         return [entry.slice for entry in self.entries if entry.patient == source.patient and entry.active
                 and (entry.has_mask or not entry.label)]  # fmt: skip
 

@@ -133,6 +133,7 @@ class Training:
             self._remove()
             self.request = Request(name, str(target.folder), _content(entries), model, preset)
             self._run = runs_folder() / name
+            shutil.rmtree(self._run, ignore_errors=True)  # of a run that nobody finds any more
             self._run.mkdir(parents=True, exist_ok=True)
             _write(self._run / REQUEST, asdict(self.request))
             self._begin()
@@ -160,9 +161,7 @@ class Training:
 
     def stop(self) -> None:
         """End the process; the run can go on later."""
-        if self.state is State.STARTING:
-            self._end()
-        elif self.state is State.RUNNING:
+        if self.state in (State.STARTING, State.RUNNING):
             self.state = State.STOPPING
             self._worker.cancel(self._id)
 

@@ -60,7 +60,7 @@ class TrainTab:
         self._items: list = []  # of the list's first column, one for each entry
         self._unpictured: list[int] = []  # entries without their thumbnail yet
         self._filling = False
-        self._suggestion = None
+        self._suggesting, self._suggestion = False, None
         self._source: tuple = ()
         segmentTab.updated = self.update
         self._timer = qt.QTimer()
@@ -138,8 +138,9 @@ class TrainTab:
         self._acted()
 
     def onSuggest(self) -> None:
-        self.collector.message = ""
-        self._segmentTab.session.suggest(self.case, self.collector.labelled(self.source()))
+        self.collector.message, self._segmentTab.session.suggested = "", None
+        self.collector.identify(self.source())
+        self._suggesting = True
         self._acted()
 
     def onSet(self, index: int) -> None:
@@ -247,6 +248,10 @@ class TrainTab:
         was = self.training.busy
         self.collector.tick()
         self.training.tick()
+        if self._suggesting and not self.collector.busy:
+            self._suggesting = False
+            if self.case:
+                self._segmentTab.session.suggest(self.case, self.collector.labelled(self.source()))
         if was != self.training.busy or time.monotonic() - self._updated > REDRAW_SECONDS:
             self.update()
         elif self._unpictured:

@@ -151,6 +151,15 @@ def test_what_counts_as_labelled_for_a_suggestion(collector):
     assert collector.labelled(source) == [0, 4, 5]  # a mere label says nothing of the outline
 
 
+def test_a_scan_is_known_again_after_the_application_was_closed(collector, store):
+    collector.take(PlayedSource(), [4], "edited")
+    finish(collector)
+    again, source = Collector(Settings(store)), PlayedSource()
+    again.identify(source)
+    finish(again)
+    assert again.labelled(source) == [4]
+
+
 def test_sets_are_made_chosen_and_remembered(collector, store, tmp_path):
     collector.create("left lobe")
     collector.create("spleens", SPLEEN)

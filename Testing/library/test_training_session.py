@@ -142,6 +142,26 @@ def test_stop_and_resume(bench):
     assert [(each["step"], each["loss"]) for each in bench.training.figures] == [(10, 2.0), (20, 1.1), (30, 0.9)]
 
 
+def test_stopped_before_it_has_begun(bench):
+    bench.begin()
+    bench.training.stop()
+    assert bench.training.state is State.STOPPING and bench.worker.cancelled == [1]
+    bench.worker.say("hello", pid=1, versions={}, devices=[])
+    bench.training.tick()
+    assert bench.training.state is State.STOPPING
+    bench.worker.fail("cancelled")
+    bench.training.tick()
+    assert bench.training.unfinished
+
+
+def test_what_an_older_run_left_under_the_name_goes(bench):
+    left = runs_folder() / "mine" / "plan.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    bench.begin()
+    assert bench.training.busy and not left.exists()
+
+
 @pytest.mark.parametrize("through", [False, True])
 def test_a_killed_application_finds_its_training_again(bench, through):
     bench.run()
