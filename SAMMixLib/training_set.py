@@ -265,6 +265,11 @@ class TrainingSet:
         Raises:
             SAMMixError: something is missing, or is not what was written; names the first file.
         """
+        for _ in self._verified():
+            pass
+
+    def _verified(self) -> Iterator[None]:
+        """As :meth:`verify`, a file a step."""
         for event in self._events():
             if event["event"] == "add":
                 file = self.folder / SLICES / event["file"]
@@ -272,6 +277,7 @@ class TrainingSet:
                 said = [arrays[key].tolist() for key in ("patient", "slice", "label", "spacing")]
                 if said != [event["patient"], event["slices"], event["labels"], event["spacing"]]:
                     raise SAMMixError(f"{self.folder / JOURNAL}: differs from {file.name}; restore it from an export")
+                yield
 
     def export(self, target: str | Path) -> Path:
         """Write the set as one zip file, checked first, which :meth:`import_` reads on another machine.
@@ -279,10 +285,16 @@ class TrainingSet:
         Raises:
             SAMMixError: the set is damaged, or the file cannot be written.
         """
+        for _ in self.export_in_steps(target):
+            pass
+        return Path(target)
+
+    def export_in_steps(self, target: str | Path) -> Iterator[None]:
+        """As :meth:`export`, for a caller that has windows to look after; the file is there after the last step."""
         target = Path(target)
         if target.suffix.lower() != ".zip":
             raise SAMMixError(f"{target}: a training set is exported as a .zip file; give such a name")
-        self.verify()
+        yield from self._verified()
         events = self._events()
         beside = target.with_name(f".{target.stem}-{secrets.token_hex(4)}.zip")
         try:
@@ -291,12 +303,12 @@ class TrainingSet:
                 archive.writestr(f"{target.stem}/{JOURNAL}", _lines(events))
                 for file in sorted({event["file"] for event in events if event["event"] == "add"}):
                     archive.write(self.folder / SLICES / file, f"{target.stem}/{SLICES}/{file}")
+                    yield
             os.replace(beside, target)
         except OSError as error:
             raise SAMMixError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
         finally:
             beside.unlink(missing_ok=True)
-        return target
 
     @classmethod
     def import_(cls, source: str | Path, folder: str | Path) -> TrainingSet:
@@ -305,10 +317,19 @@ class TrainingSet:
         Raises:
             SAMMixError: no such set, a damaged one, or there is something in `folder`.
         """
+        for _ in cls.import_in_steps(source, folder):
+            pass
+        return cls.open(folder)
+
+    @classmethod
+    def import_in_steps(cls, source: str | Path, folder: str | Path) -> Iterator[None]:
+        """As :meth:`import_`, for a caller that has windows to look after; the set is there after the last step."""
         with _new_folder(Path(folder)) as beside:
             try:
                 with zipfile.ZipFile(source) as archive:
-                    archive.extractall(beside.parent / "zip")  # zipfile keeps members inside the folder
+                    for member in archive.infolist():
+                        archive.extract(member, beside.parent / "zip")  # zipfile keeps members inside the folder
+                        yield
             except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
                 raise SAMMixError(f"{source}: not a readable zip file of a training set ({error})") from None
             cards = list((beside.parent / "zip").rglob(CARD))
@@ -317,10 +338,9 @@ class TrainingSet:
             beside.rmdir()
             cards[0].parent.rename(beside)
             try:
-                cls.open(beside).verify()
+                yield from cls.open(beside)._verified()
             except SAMMixError as error:
                 raise SAMMixError(f"{source}: {str(error).removeprefix(f'{beside}{os.sep}')}") from None
-        return cls.open(folder)
 
     def _events(self) -> list[dict[str, Any]]:
         """The journal's whole lines."""

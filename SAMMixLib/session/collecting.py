@@ -73,16 +73,25 @@ class Collector:
 
     def import_(self, archive: Path) -> None:
         """Unpack an exported set among the user's own, and open it."""
-        self._guarded(lambda: self._take(TrainingSet.import_(archive, sets_folder() / archive.stem)))
+
+        def steps() -> Iterator[None]:
+            folder = sets_folder() / archive.stem
+            self.message = f"Reading {archive.name}"
+            yield from TrainingSet.import_in_steps(archive, folder)
+            self._take(TrainingSet.open(folder))
+            self.message = f"Opened {archive.name}."
+
+        self._work.append(steps())
 
     def export(self, target: Path) -> None:
         """Write the open set as one zip file."""
 
-        def write() -> None:
-            self.set.export(target)
+        def steps() -> Iterator[None]:
+            self.message = f"Writing {target.name}"
+            yield from self.set.export_in_steps(target)
             self.message = f"Wrote {target.name}."
 
-        self._guarded(write)
+        self._work.append(steps())
 
     # Slices
 

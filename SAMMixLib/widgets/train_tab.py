@@ -163,14 +163,14 @@ class TrainTab:
         if path:
             chosen = Path(path)
             self.collector.open(chosen.parent) if chosen.name == CARD else self.collector.import_(chosen)
-            self.update()
+            self._acted()
 
     def onExportSet(self) -> None:
         name = f"{self.collector.set.name}.zip"
         path = qt.QFileDialog.getSaveFileName(None, "Export the training set", name, "Zip files (*.zip)")
         if path:
             self.collector.export(Path(path))
-            self.update()
+            self._acted()
 
     def onTicked(self, row: int, column: int) -> None:
         """Tick or untick the slice, and with it all that are selected if it is one of them."""

@@ -170,7 +170,9 @@ def test_sets_are_made_chosen_and_remembered(collector, store, tmp_path):
     collector.take(PlayedSource(), [5], "edited")
     finish(collector)
     collector.export(tmp_path / "moved.zip")
-    collector.import_(tmp_path / "moved.zip")
+    collector.import_(tmp_path / "moved.zip")  # waits for what was clicked before
+    assert finish(collector) > 2
+    assert collector.message == "Opened moved.zip."
     assert collector.set.folder == sets_folder() / "moved" and listed(collector) == [(5, True, True)]
 
 
