@@ -244,7 +244,7 @@ def test_train_stop_resume_and_use_the_new_model(trainer, phantom, tmp_path):
     clinic.wait(lambda: ui.resumeButton.visible, 5)
     assert again.figures == training.figures
     click(ui.resumeButton)
-    clinic.wait(lambda: not again.busy, 180)
+    clinic.wait(lambda: not again.busy, 300)
     assert not again.error and again.outcome and ui.useModelButton.visible
     assert not ui.resumeButton.visible and not ui.beforeLabel.pixmap.isNull()
     assert {each["step"] for each in again.figures} >= {10, 20}
@@ -278,13 +278,13 @@ def test_a_killed_training_is_told_and_goes_on(trainer):
     clinic, ui, training = trainer, trainer.ui, trainer.train.training
     collect_all(clinic)
     click(ui.trainButton)
-    clinic.wait(lambda: training.stage()[1] or not training.busy, 120)
+    clinic.wait(lambda: training.stage()[1] or not training.busy, 300)
     assert not training.error
     os.kill(training._worker.pid, signal.SIGKILL)
     clinic.wait(lambda: not training.busy, 10)
     assert "ended unexpectedly" in ui.trainStatusLabel.text and "Traceback" not in ui.trainStatusLabel.text
     click(ui.resumeButton)
-    clinic.wait(lambda: not training.busy, 120)
+    clinic.wait(lambda: not training.busy, 300)
     assert training.outcome and not training.error
     click(ui.discardButton)
     assert not training.request and not ui.useModelButton.visible and not list(runs_folder().iterdir())
