@@ -35,7 +35,7 @@ from SAMMixLib.training import Trainer
 from SAMMixLib.training_set import TrainingSet
 
 HELD_OUT = 5  # every so manieth slice is kept for the comparison
-KEPT = 0.3  # share of the parent's weights in the result
+KEPT = 0.5  # share of the parent's weights in the result
 PLAN = "plan.json"
 
 

@@ -52,10 +52,7 @@ def scans_in(
     if not isinstance(path, str | Path):
         yield from _read_pairs(_listed_pairs(path), wanted, mask_value)
         return
-    path = Path(path)
-    if not path.exists():
-        raise SAMMixError(f"{path}: no such file or folder; check the path")
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    path, files = _files(Path(path))
     if path / CARD in files:
         if mask_value is not None:
             raise SAMMixError(f"{path}: a training set holds the masks of one structure; leave mask_value out")
@@ -67,7 +64,29 @@ def scans_in(
         for file in tables:
             yield from _hdf5(file, hu_range, wanted, mask_value)
     else:
-        yield from _read_pairs(_lits(files) or _totalsegmentator(files) or _named_pairs(files), wanted, mask_value)
+        yield from _read_pairs(_pairs(files), wanted, mask_value)
+
+
+def patients_in(path: str | Path) -> list[str]:
+    """The patients of a data set; of scans beside their masks without reading a voxel.
+
+    Raises:
+        SAMMixError: as :func:`scans_in`.
+    """
+    path, files = _files(Path(path))
+    if path / CARD in files or any(file.suffix in (".npz", ".h5", ".hdf5") for file in files):
+        return sorted({scan.patient for scan in scans_in(path, (0, 1), None)})
+    return sorted(name for name, _, _ in _pairs(files))
+
+
+def _files(path: Path) -> tuple[Path, list[Path]]:
+    if not path.exists():
+        raise SAMMixError(f"{path}: no such file or folder; check the path")
+    return path, sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _pairs(files: Sequence[Path]) -> list[Pair]:
+    return _lits(files) or _totalsegmentator(files) or _named_pairs(files)
 
 
 def to_dataset(scan: Scan, size: int, middle: float) -> SliceDataset:

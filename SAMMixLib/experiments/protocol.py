@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from SAMMixLib.config import Config
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.slice_readers import patients_in
 from SAMMixLib.slices import SliceDataset, read_slices, split_patients
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -24,12 +24,16 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """One slice data set, see :func:`SAMMixLib.slices.read_slices`."""
+    """One slice data set, see :func:`SAMMixLib.slices.read_slices`.
+
+    Args:
+        patients: those to take, by name, or how many, drawn by the seed 0; None takes all.
+    """
 
     name: str
     path: str
     hu_range: tuple[float, float] = (-40.0, 160.0)
-    patients: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,18 @@ class Protocol:
         Raises:
             SAMMixError: data are missing, or the split names patients that they lack.
         """
-        size = self.config.model.size
+        names = self._split(patients_in(data_root / self.source.path))
 
-        def part(source: Source, middle: float) -> SliceDataset:
-            return read_slices(data_root / source.path, size, source.hu_range, middle, source.patients)
+        def part(source: Source, middle: str, patients: Sequence[str] | int | None) -> SliceDataset:
+            path = data_root / source.path
+            if isinstance(patients, int):
+                patients = split_patients(patients_in(path), {"taken": patients}, seed=0)["taken"]
+            return read_slices(path, self.config.model.size, source.hu_range, self.middle[middle], patients)
 
-        of_training = part(self.source, self.middle["train"])
-        names = self._split(of_training.patient_names())
-        train, validation = (of_training.select(np.isin(of_training.patients, names[p])) for p in PARTS[:2])
-        tests = {f"{self.source.name} test": self.source} | {source.name: source for source in self.cross_domain}
-        sets = {name: part(source, self.middle["test"]) for name, source in tests.items()}
-        in_domain = f"{self.source.name} test"
-        sets[in_domain] = sets[in_domain].select(np.isin(sets[in_domain].patients, names["test"]))
-        return train, validation, sets
+        train, validation = (part(self.source, "train", names[p]) for p in PARTS[:2])
+        tests = {f"{self.source.name} test": part(self.source, "test", names["test"])}
+        tests |= {source.name: part(source, "test", source.patients) for source in self.cross_domain}
+        return train, validation, tests
 
     def _split(self, patients: list[str]) -> dict[str, list[str]]:
         if "seed" in self.split:

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.cells import PLAN, RESULT, read_result
-from SAMMixLib.experiments.protocol import SAM_METHODS, read_protocol
+from SAMMixLib.experiments.paper_figures import PAPER
+from SAMMixLib.experiments.protocol import FOLDER, SAM_METHODS, read_protocol
 from SAMMixLib.experiments.runner import run_cells
 from SAMMixLib.phantom import make_phantom
 
@@ -64,7 +65,7 @@ def test_desk_holds_patients_apart_and_rows_differ_in_what_they_say_only():
     configs = {cell.name: DESK.config_of(cell) for cell in DESK.cells() if cell.row.method in SAM_METHODS}
     mix, pp = configs["SAM-Mix-50"], configs["SAM-PP-50"]
     assert mix.training.labelled_slices == pp.training.labelled_slices == 50
-    assert (mix.training.boxes, pp.training.boxes) == ("mixed", "truth") and pp.training.cam_weight == 0
+    assert (mix.training.boxes, pp.training.boxes) == ("cam", "truth") and pp.training.cam_weight == 0
     assert replace(mix, model=pp.model, training=pp.training) == pp
     keys = [cell.key for cell in DESK.cells()]
     assert len(set(keys)) == len(keys) and [cell.seed for cell in DESK.cells()] == sorted(c.seed for c in DESK.cells())
@@ -91,6 +92,65 @@ def test_a_cell_from_training_to_result(row, tiny, data_root, tmp_path):
         assert oracle > 0.5, "SAM with the reference's box finds a phantom's liver"
 
 
+@pytest.fixture(scope="module")
+def paper_root(tmp_path_factory) -> Path:
+    """LiTS and TotalSegmentator folders as they are published, with phantoms for patients."""
+    root = tmp_path_factory.mktemp("paper")
+    for seed in range(5):
+        phantom = make_phantom(seed, size=(64, 64, 10))
+        lits = seed < 4
+        scan, mask = (
+            (f"lits/volume-{seed}.nii", f"lits/segmentation-{seed}.nii")
+            if lits
+            else (f"totalsegmentator/s{seed:04}/ct.nii.gz", f"totalsegmentator/s{seed:04}/segmentations/liver.nii.gz")
+        )
+        for name, image in ((scan, phantom.ct), (mask, phantom.liver)):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(image, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small_paper(tmp_path_factory) -> Path:
+    """The paper's protocol, small enough for a test: all rows, their methods and changes are its own."""
+    paper = json.loads((FOLDER / "paper.json").read_text())
+    paper["split"] |= {"train": 2, "validation": 1, "test": 1}
+    paper["middle"] = {"train": 0.6, "test": 0.3}
+    paper["cross_domain"][0]["patients"] = 1
+    paper["budget"] = {"epochs": 1}
+    paper["config"]["model"] |= {"backbone": "lite_medsam", "multimask": False, "mask_index": 0, "lora_blocks": 2}
+    paper["config"]["model"] |= {"classifier_width": 1 / 16, "lora_targets": "qkv"}
+    paper["config"]["training"] |= {"batch_size": 6, "mask_batch_size": 1}
+    for row in paper["rows"]:
+        row["labels"] = [count and min(count, 2) for count in row["labels"]][:2]
+        row["seeds"] = [0]
+    path = tmp_path_factory.mktemp("protocol") / "paper.json"
+    path.write_text(json.dumps(paper))
+    return path
+
+
+def test_paper_splits_and_repeats_as_published():
+    paper = read_protocol("paper")
+    assert [paper.split[part] for part in ("train", "validation", "test")] == [100, 5, 25]
+    assert paper.cross_domain[0].patients == 20 and paper.middle == {"train": 0.3, "test": 0.3}
+    training = paper.config.training
+    assert paper.budget == {"epochs": 10} and (training.batch_size, training.learning_rate) == (30, 1e-3)
+    assert {cell.name for cell in paper.cells()} >= set(PAPER) - {"MultiMix"}
+    assert all(row.seeds == (0, 1, 2, 3, 4) for row in paper.rows)
+
+
+@pytest.mark.parametrize("row", [row.name for row in read_protocol("paper").rows])
+def test_every_row_of_the_paper_runs_through(row, small_paper, paper_root, tmp_path):
+    if row == "nnU-Net":
+        pytest.importorskip("nnunetv2")
+    asked = ["experiment", "--protocol", str(small_paper), "--data-root", str(paper_root), "-o", str(tmp_path / "runs")]
+    assert main([*asked, "--rows", row, "--dtype", "float32"]) == 0
+    for cell in (cell for cell in read_protocol(str(small_paper)).cells() if cell.row.name == row):
+        scores = read_result(tmp_path / "runs", cell)["scores"]
+        assert set(scores) == {"LiTS test", "TotalSegmentator"}
+        assert all(len(of_set["cam"]["slices"]) for of_set in scores.values())
+
+
 def test_what_is_done_is_not_run_again_and_what_fails_is_named(tiny, tmp_path):
     cells = read_protocol(str(tiny)).cells()
     done = tmp_path / cells[0].key
@@ -104,7 +164,7 @@ def test_what_is_done_is_not_run_again_and_what_fails_is_named(tiny, tmp_path):
 
 
 def test_protocols_that_are_none(tiny, data_root, tmp_path):
-    with pytest.raises(SAMMixError, match="no such protocol; take desk"):
+    with pytest.raises(SAMMixError, match="no such protocol; take desk, paper"):
         read_protocol("lunch")
     content = json.loads(tiny.read_text())
     for broken in ({"budget": {"hours": 1}}, {"rows": [{"name": "U-Net"}]}, {"config": {"model": {"omgea": 1}}}):
