@@ -36,6 +36,7 @@ from SAMMixLib.training_set import TrainingSet
 
 HELD_OUT = 5  # every so manieth slice is kept for the comparison
 KEPT = 0.5  # share of the parent's weights in the result
+NEW_CLASSIFIER = {"learning_rate": 1e-3, "cam_weight": 1.0, "steps": 300}
 PLAN = "plan.json"
 
 
@@ -105,7 +106,9 @@ def fine_tune(
     config = source.config
     if preset not in FINE_TUNING:
         raise SAMMixError(f"preset {preset!r} is none of {', '.join(FINE_TUNING)}")
-    config = dataclasses.replace(config, training=dataclasses.replace(FINE_TUNING[preset], seed=seed))
+    same = structure.code == source.structure.code
+    settings = dataclasses.replace(FINE_TUNING[preset], seed=seed, **({} if same else NEW_CLASSIFIER))
+    config = dataclasses.replace(config, training=settings)
     data = read_slices(slices, config.model.size)
     check_set(data, structure.name)
     held_out = hold_out(data, seed)
@@ -114,7 +117,6 @@ def fine_tune(
     _own(run, {"slices": _fingerprint(data), "parent": source.card["sha256"], "preset": preset, "seed": seed})
 
     before = load_bundle(source.folder, base_weights).to(device)
-    same = structure == source.structure
     start = load_bundle(source.folder, base_weights)
     if not same:
         torch.manual_seed(seed)

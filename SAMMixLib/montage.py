@@ -61,27 +61,33 @@ def _spread(low: int, high: int, count: int) -> list[int]:
 
 
 def _draw_tile(axes: Axes, result: SegmentationResult, k: int, reference: np.ndarray | None) -> None:
-    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     axes.imshow(result.slices[k], cmap="gray", vmin=0, vmax=255, aspect="auto")
-    cam = np.asarray(result.cams[k], np.float32)
-    heat = colormaps["inferno"](cam)
-    heat[..., 3] = CAM_OPACITY * np.clip(cam, 0, 1)
-    axes.imshow(heat, aspect="auto")
+    draw_cam(axes, np.asarray(result.cams[k], np.float32), aspect="auto")
     for i0, j0, i1, j1 in result.boxes[k]:
         axes.add_patch(Rectangle((i0 - 0.5, j0 - 0.5), i1 - i0 + 1, j1 - j0 + 1, fill=False, lw=1.1, ec=COLOURS["box"]))
-    _outline(axes, result.slice_masks[k], COLOURS["prediction"], "solid")
+    draw_outline(axes, result.slice_masks[k], COLOURS["prediction"], "solid")
     if reference is not None:
-        _outline(axes, reference[k], COLOURS["reference"], (0, (3, 1.5)))
+        draw_outline(axes, reference[k], COLOURS["reference"], (0, (3, 1.5)))
     axes.set_axis_off()
     for x, side, label in ((0.03, "left", f"slice {k}"), (0.97, "right", f"p {result.p_liver[k]:.2f}")):
         text = axes.text(x, 0.965, label, ha=side, va="top", transform=axes.transAxes, color="white", fontsize=9)
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
-def _outline(axes: Axes, mask: np.ndarray, colour: str, style) -> None:
+def draw_cam(axes: Axes, cam: np.ndarray, aspect: str = "equal") -> None:
+    """A CAM [h, w], 0 to 1, as heat that hides nothing where it is low."""
+    from matplotlib import colormaps
+
+    heat = colormaps["inferno"](cam)
+    heat[..., 3] = CAM_OPACITY * np.clip(cam, 0, 1)
+    axes.imshow(heat, aspect=aspect)
+
+
+def draw_outline(axes: Axes, mask: np.ndarray, colour: str, style) -> None:
+    """The outline of a mask [h, w]; nothing for an empty one."""
     if not mask.any():
         return
     # A rim of zeros closes the outline of a mask that touches the edge of the slice.

@@ -27,6 +27,7 @@ class SlicePredictions:
     masks: np.ndarray  # bool [n, S, S]
     p_liver: np.ndarray  # float32 [n]
     boxes: list[Tensor]  # n tensors [boxes, 4], edge coordinates
+    cams: np.ndarray | None = None  # uint8 [n, S, S], 255 is 1; of networks that have none None
 
 
 @torch.inference_mode()
@@ -55,6 +56,7 @@ def predict_slices(
     device = next(model.parameters()).device
     size = model.config.size
     masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
+    cams = np.zeros(masks.shape, np.uint8)
     given: list[Tensor] | None = None
     if prompt == "oracle":
         given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
@@ -69,9 +71,10 @@ def predict_slices(
             output = model(slices, of_part, known(features, part, device))
         masks[part] = (output.mask_logits > 0).cpu().numpy()
         p_liver[part] = output.logit.sigmoid().cpu().numpy()
+        cams[part] = (output.cams.float() * 255).round().byte().cpu().numpy()
         boxes += [box.cpu() for box in output.boxes]
         progress("segment slices", part.stop, len(dataset))
-    return SlicePredictions(masks, p_liver, boxes)
+    return SlicePredictions(masks, p_liver, boxes, cams)
 
 
 def _gated_boxes(

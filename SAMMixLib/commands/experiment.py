@@ -11,7 +11,9 @@ from SAMMixLib.errors import SAMMixError
 
 def add_command(commands) -> None:
     parser = commands.add_parser("experiment", help="compare SAM-Mix with others by a protocol", description=__doc__)
-    parser.add_argument("--protocol", default="desk", metavar="NAME", help="desk (two cores), paper (a GPU), or a JSON file (default: desk)")
+    parser.add_argument(
+        "--protocol", default="desk", metavar="NAME", help="desk (two cores), paper (GPU), or a JSON file"
+    )
     parser.add_argument("--data-root", type=Path, default=Path(), metavar="DIR", help="where the data's paths start")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="run folders and tables")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these: SAM-Mix, SAM-Mix-50, sam-mix-50-seed-0")

@@ -21,6 +21,7 @@ from SAMMixLib.bundle import load_bundle
 from SAMMixLib.config import Config
 from SAMMixLib.evaluation import evaluate_slices
 from SAMMixLib.evaluation_files import as_json
+from SAMMixLib.experiments.examples import keep_examples
 from SAMMixLib.experiments.protocol import SAM_METHODS, Cell, Protocol
 from SAMMixLib.prediction import PROMPTS, SlicePredictions, predict_slices
 from SAMMixLib.progress import Progress, silent
@@ -66,10 +67,12 @@ def run_cell(
         predict, spent, labelled = _train_baseline(protocol, cell, train, validation, own, device, dtype, progress)
         prompts, steps = PROMPTS[:1], None
     scores: dict[str, dict[str, Any]] = {}
+    by_cam: dict[str, SlicePredictions] = {}
     for name, data in tests.items():
         scores[name] = {}
         for prompt in prompts:
             found = predict(data, prompt)
+            by_cam.setdefault(name, found)
             provenance = {"data": name, "split": "test", "labelled_slices": labelled, "seed": cell.seed}
             evaluation = evaluate_slices(found.masks, found.p_liver, data, prompt, provenance)
             everything = json.loads(as_json(evaluation))
@@ -87,6 +90,7 @@ def run_cell(
         "processor_seconds": spent,
         "scores": scores,
     }
+    keep_examples(own, tests, by_cam, protocol.config.model)
     _write(own / RESULT, result)
     return result
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.cells import read_result
+from SAMMixLib.experiments.examples import FILE, montage
 from SAMMixLib.experiments.outputs import write_outputs
 from SAMMixLib.experiments.protocol import Cell, Protocol
+from SAMMixLib.report import write_together
 
 Say = Callable[[str], None]
 
@@ -63,9 +65,17 @@ def run_cells(
 
 
 def write_results(protocol: Protocol, folder: Path) -> list[Path]:
-    """Tables and plots of all runs that are done."""
-    results = [result for cell in protocol.cells() if (result := read_result(folder, cell)) is not None]
-    return write_outputs(results, folder) if results else []
+    """Tables, plots and example slices of all runs that are done."""
+    done = [cell for cell in protocol.cells() if read_result(folder, cell) is not None]
+    if not done:
+        return []
+    written = write_outputs([read_result(folder, cell) for cell in done], folder)
+    # One line for each row, its first seed's; a cell that an older version ran kept no examples.
+    shown = {cell.name: folder / cell.key for cell in reversed(done) if (folder / cell.key / FILE).is_file()}
+    if shown:
+        write_together(folder, {"examples.png": montage(list(reversed(shown.items())))})
+        written.append(folder / "examples.png")
+    return written
 
 
 def cell_command(protocol: str, cell: Cell, data_root: Path, folder: Path, options: Sequence[str]) -> list[str]:

@@ -45,6 +45,7 @@ def collected(folder, masks=(5, 6), labels=(0, 3, 11), structure=None) -> Traini
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setitem(config.FINE_TUNING, "quick", replace(config.FINE_TUNING["quick"], **SHORT))
+    monkeypatch.setitem(finetuning.NEW_CLASSIFIER, "steps", 2)
 
 
 def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(tmp_path, short):
