@@ -71,6 +71,8 @@ def montage(rows: Sequence[tuple[str, Path]]) -> bytes:
     figure = Figure(figsize=(columns * INCHES, len(kept) * INCHES), layout="constrained")
     FigureCanvasAgg(figure)
     tiles = figure.subplots(len(kept), columns, squeeze=False)
+    for axes, title in zip(tiles[0], kept[0][1]["title"], strict=True):
+        axes.set_title(str(title), fontsize=7)
     for line, (name, arrays) in zip(tiles, kept, strict=True):
         for n, axes in enumerate(line):
             axes.imshow(arrays["image"][n], cmap="gray", vmin=0, vmax=255)
@@ -81,8 +83,6 @@ def montage(rows: Sequence[tuple[str, Path]]) -> bytes:
             draw_outline(axes, arrays["mask"][n], COLOURS["prediction"], "solid")
             draw_outline(axes, arrays["reference"][n], COLOURS["reference"], (0, (3, 1.5)))
             axes.set(xticks=[], yticks=[])
-            if line is tiles[0]:
-                axes.set_title(str(arrays["title"][n]), fontsize=7)
         line[0].set_ylabel(name, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
