@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from SAMMixLib.interpolation import spaced
+from SAMMixLib.networks.decoding import EMBEDDING_CHANNELS
 from SAMMixLib.prompts import bounding_boxes
 from SAMMixLib.scan import Scan
 
@@ -65,9 +66,9 @@ def doubts(scan: Scan, also: Sequence[int] = ()) -> Doubts:
     step = max(1, int(SPACING_MM / scan.stack.spacing[0]))
     prompted = [k for k in range(len(scan.slices)) if len(scan.edges[k])]
     ks = sorted({*spaced(prompted, step), *also})
-    signs, features = np.zeros((len(ks), len(SIGNS))), np.zeros((len(ks), 0))
+    signs = np.zeros((len(ks), len(SIGNS)))
     model, batch = scan.segmenter.model, scan.segmenter.batch_size
-    parts = []
+    parts = [np.zeros((0, EMBEDDING_CHANNELS))]  # a scan in which nothing was found has no candidate
     for start in range(0, len(ks), batch):
         part = ks[start : start + batch]
         embeddings = scan.embed(part)
@@ -87,8 +88,7 @@ def doubts(scan: Scan, also: Sequence[int] = ()) -> Doubts:
         )
     p = np.clip(np.nan_to_num(scan.p_liver[ks], nan=0.5), 1e-6, 1 - 1e-6)
     signs[:, 0] = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    features = np.concatenate(parts) if parts else features
-    return Doubts(np.array(ks, int), np.array(ks) * scan.stack.spacing[0], signs, features)
+    return Doubts(np.array(ks, int), np.array(ks, float) * scan.stack.spacing[0], signs, np.concatenate(parts))
 
 
 def joined(scans: Sequence[Doubts]) -> Doubts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from SAMMixLib.arrays import write_arrays
 from SAMMixLib.batches import Batch, SliceBatches, joined, step_seed
 from SAMMixLib.bundle import load_base_weights, save_bundle
 from SAMMixLib.cam import liver_logit
@@ -364,14 +364,6 @@ class Trainer:
         self.state = RunState(**content["run"])
         lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
         (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz file beside, then rename it."""
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(beside, path)
 
 
 def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:

@@ -7,12 +7,12 @@ the licence of its data.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from SAMMixLib.arrays import write_arrays
 from SAMMixLib.config import ModelConfig
 from SAMMixLib.montage import COLOURS, draw_cam, draw_outline
 from SAMMixLib.prediction import SlicePredictions
@@ -48,10 +48,7 @@ def keep_examples(
             arrays["cam"].append(np.zeros_like(arrays["image"][-1]) if predicted.cams is None else predicted.cams[n])
             arrays["box"].append(np.asarray(box[0], np.float32) if len(box) else np.full(4, np.nan, np.float32))
             arrays["title"].append(np.array(f"{name}\n{data.patients[n]}, slice {data.indices[n]}"))
-    beside = folder / f"{FILE}.tmp"
-    with beside.open("wb") as file:
-        np.savez_compressed(file, **{key: np.stack(values) for key, values in arrays.items()})
-    os.replace(beside, folder / FILE)
+    write_arrays(folder / FILE, **{key: np.stack(values) for key, values in arrays.items()})
 
 
 def montage(rows: Sequence[tuple[str, Path]]) -> bytes:

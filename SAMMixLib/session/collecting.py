@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.session.faults import attempt
 from SAMMixLib.session.pictures import slice_picture
 from SAMMixLib.session.ports import Source
 from SAMMixLib.session.settings import Settings
@@ -210,17 +210,9 @@ class Collector:
 
     def _guarded(self, action: Callable[[], object], work: Iterator[None] | None = None) -> None:
         """Do it; whatever it raises becomes the one line that the user sees, and ends this work."""
-        try:
-            self.error = ""
-            action()
+        self.error = attempt(action, "the training set")
+        if not self.error:
             return
-        except SAMMixError as error:
-            self.error = str(error)
-        except OSError as error:
-            self.error = f"{error.strerror or error}: {error.filename or 'the training set'}"
-        except Exception as error:
-            logging.exception("SAMMix")
-            self.error = f"Unexpected: {error}. The Python console says more."
         self.message = ""
         if work in self._work:
             self._work.remove(work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.session import texts
+from SAMMixLib.session.faults import attempt
 from SAMMixLib.session.findings import Box, Findings
 from SAMMixLib.session.pace import WRITE, Paces, Progress, Work
 from SAMMixLib.session.ports import Case, User, Worker
@@ -414,15 +414,8 @@ class Session:
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Run a part of the job; whatever it raises becomes the one line that the user sees."""
-        try:
-            action()
-        except SAMMixError as error:
-            self._give_up(str(error))
-        except OSError as error:
-            self._give_up(f"{error.strerror or error}: {error.filename or 'a file of this run'}")
-        except Exception as error:
-            logging.exception("SAMMix")
-            self._give_up(f"Unexpected: {error}. The Python console says more.")
+        if error := attempt(action, "a file of this run"):
+            self._give_up(error)
 
     def _give_up(self, text: str) -> None:
         job, self._steps = self._job, None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models import STARTER, import_model, user_folder
+from SAMMixLib.session.faults import attempt
 from SAMMixLib.session.ports import User, Worker
 from SAMMixLib.session.settings import Settings
 from SAMMixLib.training_set import TrainingSet
@@ -285,17 +285,9 @@ class Training:
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do it; whatever it raises becomes the one line that the user sees."""
-        try:
-            action()
-            return
-        except SAMMixError as error:
-            self.error = str(error)
-        except OSError as error:
-            self.error = f"{error.strerror or error}: {error.filename or 'a file of this training'}"
-        except Exception as error:
-            logging.exception("SAMMix")
-            self.error = f"Unexpected: {error}. The Python console says more."
-        self._end()
+        if error := attempt(action, "a file of this training"):
+            self.error = error
+            self._end()
 
 
 def runs_folder() -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from SAMMixLib.arrays import write_arrays
 from SAMMixLib.bundle import open_bundle
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.dicom import quiet_itk
@@ -162,15 +163,13 @@ def train(
         slices, model, run, preset, seed, chosen, choose_dtype(chosen, dtype), progress, report=state.report
     )
     pictures = Path(run) / PICTURES
-    with pictures.with_suffix(".tmp").open("wb") as file:
-        np.savez_compressed(
-            file,
-            images=tuned.images,
-            reference=tuned.references.astype(np.uint8),
-            before=tuned.before_masks.astype(np.uint8),
-            after=tuned.after_masks.astype(np.uint8),
-        )
-    os.replace(file.name, pictures)
+    write_arrays(
+        pictures,
+        images=tuned.images,
+        reference=tuned.references.astype(np.uint8),
+        before=tuned.before_masks.astype(np.uint8),
+        after=tuned.after_masks.astype(np.uint8),
+    )
     return {
         "bundle": str(tuned.bundle),
         "before": tuned.before,

@@ -18,6 +18,7 @@ import slicer  # noqa: E402
 from slicerhost.desktop import Desktop, Gap, click  # noqa: E402
 
 from SAMMixLib.phantom import make_phantom  # noqa: E402
+from SAMMixLib.scene.segments import findSegment  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "SAMMix" / "SAMMix.py"
@@ -51,6 +52,14 @@ class Clinic:
     @property
     def view(self):
         return slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+
+    def paint(self, k: int) -> None:
+        """What the Segment Editor's Paint does: a square in the corner of slice k."""
+        case = self.tab.case
+        array = self.liver().copy()
+        array[k, :5, :5] = 1
+        liver = findSegment(case.segmentationNode)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(array, case.segmentationNode, liver, case.volumeNode)
 
     def load(self, path: Path):
         volume = slicer.util.loadVolume(str(path))

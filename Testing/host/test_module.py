@@ -190,20 +190,11 @@ def test_no_liver_here_and_liver_here(segmented):
     assert not clinic.desktop.dialogs
 
 
-def paint(clinic, k: int) -> None:
-    """What the Segment Editor's Paint does: a square in the corner of slice k."""
-    case = clinic.tab.case
-    array = clinic.liver().copy()
-    array[k, :5, :5] = 1
-    liver = findSegment(case.segmentationNode)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(array, case.segmentationNode, liver, case.volumeNode)
-
-
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_new_run_asks_before_it_overwrites_edits(segmented, keep):
     clinic = segmented
     before = clinic.liver().copy()
-    paint(clinic, 2)
+    clinic.paint(2)
     clinic.desktop.answer = keep
     clinic.segment()
     assert [kind for kind, _ in clinic.desktop.dialogs] == ["confirmYesNo"]
@@ -216,7 +207,7 @@ def test_after_an_edit_the_volume_is_measured_again(segmented):
     clinic = segmented
     before = clinic.ui.resultLabel.text
     for k in range(4):
-        paint(clinic, k)
+        clinic.paint(k)
     clinic.wait(lambda: clinic.ui.resultLabel.text != before, 5)
     assert "slices 0 to" in clinic.ui.resultLabel.text
 

@@ -16,7 +16,6 @@ import slicer
 from slicerhost.desktop import click
 
 from SAMMixLib.models import STARTER, user_folder
-from SAMMixLib.scene.segments import findSegment
 from SAMMixLib.session.collecting import Collector
 from SAMMixLib.session.training import Training, runs_folder
 from SAMMixLib.training_set import TrainingSet, sets_folder
@@ -86,15 +85,6 @@ def take(clinic, ks) -> None:
         settle(clinic)
 
 
-def paint(clinic, k: int) -> None:
-    """What the Segment Editor's Paint does: a square in the corner of slice k."""
-    case = clinic.tab.case
-    array = clinic.liver().copy()
-    array[k, :5, :5] = 1
-    liver = findSegment(case.segmentationNode)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(array, case.segmentationNode, liver, case.volumeNode)
-
-
 def test_without_a_result_only_labels_can_be_given(clinic, phantom):
     clinic.load(phantom[0])
     ui = clinic.ui
@@ -112,7 +102,7 @@ def test_collect_untick_and_find_all_again(trainer, phantom):
     settle(clinic)
     click(ui.useEditedButton)
     assert "No slice is edited" in ui.collectLabel.text
-    paint(clinic, liver[2])
+    clinic.paint(liver[2])
     click(ui.useEditedButton)
     settle(clinic)
     kinds = {0: "no liver"} | dict.fromkeys(liver[:3], "liver with mask")

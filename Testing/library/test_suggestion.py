@@ -9,7 +9,7 @@ from SAMMixLib.models import find_model
 from SAMMixLib.phantom import make_phantom
 from SAMMixLib.scan import Scan
 from SAMMixLib.segmentation import Segmenter
-from SAMMixLib.suggestion import SIGNS, Doubts, choose, joined, reason, suggest
+from SAMMixLib.suggestion import SIGNS, Doubts, choose, doubts, joined, reason, suggest
 from SAMMixLib.volume import read_volume
 
 
@@ -46,6 +46,17 @@ def test_several_scans_take_turns():
     every = joined([one, two])
     first, second = choose(every, [False] * 6, 2)
     assert first == 0 and second == 3
+
+
+def test_a_scan_in_which_nothing_is_found_suggests_nothing(tmp_path):
+    air = sitk.Image(64, 64, 4, sitk.sitkInt16) - 1000
+    air[20:40, 20:40, :] = 40
+    sitk.WriteImage(air, tmp_path / "ct.nrrd")
+    scan = Scan(Segmenter.from_bundle(find_model("starter"), "cpu"), read_volume(tmp_path / "ct.nrrd"))
+    scan.segment()
+    assert suggest(scan, [], 3) == []
+    nothing, some = doubts(scan), candidates([0.5, 0.9], features=np.eye(2, 256))
+    assert choose(joined([nothing, some]), [False, False], 1) == [1]
 
 
 def test_a_segmented_scan_names_slices_that_got_a_box(tmp_path):
