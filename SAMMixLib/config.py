@@ -27,7 +27,7 @@ CHOICES = {
 LEAST = {
     "size": 32, "lora_rank": 1, "lora_blocks": 1, "backbone_size": 64, "labelled_slices": 0, "seed": 0, "epochs": 1,
     "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "padding": 0,
-    "pseudo_slices": 0, "mask_index": 0, "smooth_boxes": 0, "refine": 0, "gap_mm": 0,
+    "mask_index": 0, "smooth_boxes": 0, "refine": 0, "gap_mm": 0,
 }  # fmt: skip
 
 
@@ -89,7 +89,6 @@ class TrainingConfig:
     segmentation_weight: float = 1.0  # lambda
     cam_weight: float = 0.0  # the liver map against the mask, on labelled slices only
     cross_entropy: float = 0.0  # share of cross entropy beside Dice
-    pseudo_slices: int = 0  # from halfway on, so many slices known to show liver teach the CAM by the model's own masks
     boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
     jitter: float = 0.1  # of the box's extent
     augment: bool = False

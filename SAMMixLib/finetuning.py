@@ -128,9 +128,14 @@ def fine_tune(
     trainer.resume()
     trainer.run(progress)
 
-    model = trainer.kept_model
+    model, config = trainer.kept_model, trainer.kept_config
+    model.config = config.model
     if same:
         blend(model, before, KEPT)
+    else:
+        presence = config.model.presence  # the parent's gate fits the parent's classifier only
+        volume = dataclasses.replace(config.volume, gate_high=presence, gate_low=presence)
+        config = dataclasses.replace(config, volume=volume)
     of_parent = predict_slices(before, validation, "cam", dtype=dtype, features=trainer.validation_features)
     of_child = predict_slices(model, validation, "cam", dtype=dtype, features=trainer.validation_features)
     tuned = Tuned(

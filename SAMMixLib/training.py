@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from SAMMixLib.arrays import write_arrays
 from SAMMixLib.batches import Batch, SliceBatches, joined, step_seed
 from SAMMixLib.bundle import load_base_weights, save_bundle
 from SAMMixLib.cam import liver_logit
@@ -30,6 +29,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.losses import activation_loss, classification_loss, segmentation_loss
 from SAMMixLib.model import SAMMix, build_model, trainable_counts
 from SAMMixLib.prediction import mean_dice, predict_slices
+from SAMMixLib.presence import best_presence
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
 from SAMMixLib.slices import SliceDataset, choose_labelled
@@ -39,8 +39,7 @@ from SAMMixLib.windowing import windowed
 CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 VALIDATIONS = 5  # of a run whose steps are given
-PSEUDO_FILE = "pseudo.npz"
-CLASSIFY, SEGMENT, ACTIVATE, PSEUDO = 1, 2, 4, 5  # streams of random numbers
+CLASSIFY, SEGMENT, ACTIVATE = 1, 2, 4  # streams of random numbers
 
 
 @dataclass
@@ -51,6 +50,7 @@ class RunState:
     best_score: float = -math.inf
     history: list[dict] = field(default_factory=list)
     seconds: float = 0.0  # processor time of the training steps, all threads together
+    presence: float | None = None  # chosen at the last validation
 
 
 class Trainer:
@@ -121,21 +121,20 @@ class Trainer:
         self.state = RunState()
         self.features_folder = features_folder or self.folder / "features"
         self.validation_features: np.ndarray | None = None
-        self.views: Views | None = None
-        self.pseudo_batches: ViewBatches | SliceBatches | None = None
         self.watch: Callable[[dict], None] = lambda figures: None  # is told what the log is told
 
     def prepare(self, progress: Progress) -> None:
         """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
         settings, train, config = self.config.training, self.train, self.config
         every, labelled = np.arange(len(train)), train.select(self.labelled)
+        classified: Views | None = None
         if settings.views:
             backbone, features = self.model.backbone, self.features_folder
             # A classifier of its own never asks for the features of a slice without a mask.
             shared = self.model.shares_encoder
             seen, chosen = (train, self.labelled) if shared else (labelled, every[: len(labelled)])
             views = make_views(seen, config, backbone, features, self.dtype, progress)
-            self.views = views if shared else None
+            classified = views if shared else None
             slices = windowed(self.validation.images, config.model)
             self.validation_features = stored_features(backbone, slices, features, self.dtype, progress)
             self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
@@ -144,9 +143,9 @@ class Trainer:
 
         if self.goes_on:
             every = balanced(train.labels)
-        self.classify_batches = self.classifier_batches(train, self.views, every, settings.batch_size, CLASSIFY)
+        self.classify_batches = self.classifier_batches(train, classified, every, settings.batch_size, CLASSIFY)
         half = max(1, settings.batch_size // 2)
-        self.activate_batches = self.classifier_batches(train, self.views, self.labelled, half, ACTIVATE)
+        self.activate_batches = self.classifier_batches(train, classified, self.labelled, half, ACTIVATE)
 
     def classifier_batches(
         self, train: SliceDataset, views: Views | None, chosen: np.ndarray, size: int, stream: int
@@ -156,50 +155,12 @@ class Trainer:
             return SliceBatches(train.select(chosen), self.config, size, stream)
         return ViewBatches(train, views, chosen, self.config, size, stream)
 
-    def teach_itself(self, progress: Progress) -> None:
-        """Make a loader of unlabelled slices with the model's own masks, which are better than the CAMs behind them.
-
-        The image-level label says that there is liver; a slice on which the model finds none is left out. The masks
-        stay in the run folder for a run that resumes.
-        """
-        path, train = self.folder / PSEUDO_FILE, self.train
-        if path.exists():
-            with np.load(path) as kept:
-                chosen, masks = kept["chosen"], kept["masks"]
-        else:
-            chosen = self.pseudo_slices()
-            masks = self.pseudo_masks(chosen, progress)
-            write_arrays(path, chosen=chosen, masks=masks)
-        found = masks.any(axis=(1, 2))
-        chosen, taught = chosen[found], train.masks.copy()
-        taught[chosen] = masks[found]
-        train = replace(train, masks=taught, has_mask=np.isin(np.arange(len(train)), chosen))
-        views = self.views and Views(1, self.views.slices[: len(train)], taught, self.views.features[: len(train)])
-        half = max(1, self.config.training.batch_size // 2)
-        self.pseudo_batches = self.classifier_batches(train, views, chosen, half, PSEUDO) if len(chosen) else None
-
-    def pseudo_slices(self) -> np.ndarray:
-        """Positions of the unlabelled slices with liver to take, drawn by the seed."""
-        settings = self.config.training
-        free = np.flatnonzero(self.train.labels & ~self.train.has_mask)
-        drawn = np.random.default_rng((settings.seed, PSEUDO)).permutation(free)[: settings.pseudo_slices]
-        return np.sort(drawn)
-
-    def pseudo_masks(self, chosen: np.ndarray, progress: Progress = silent) -> np.ndarray:
-        """The model's masks of these slices, uint8 ``[n, S, S]``."""
-        features = None if self.views is None else self.views.features[chosen]
-        slices = self.train.select(chosen)
-        found = predict_slices(self.kept_model, slices, "cam", dtype=self.dtype, progress=progress, features=features)
-        return found.masks.astype(np.uint8)
-
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""
         self.prepare(progress)
         saved = time.monotonic()
         while self.state.step < self.steps:
             started = time.process_time()
-            if self.config.training.pseudo_slices and not self.pseudo_batches and 2 * self.state.step >= self.steps:
-                self.teach_itself(progress)
             losses = self.train_step(self.state.step)
             self.state.seconds += time.process_time() - started
             self.state.step += 1
@@ -229,8 +190,6 @@ class Trainer:
         classify = self.classify_batches(step)
         if settings.cam_weight and len(self.labelled):
             classify = joined(classify, self.activate_batches(step))
-        if self.pseudo_batches:
-            classify = joined(classify, self.pseudo_batches(step))
         segment = self.segment_batches(step) if len(self.labelled) else None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             classification, activation = self.classification_step(classify)
@@ -308,21 +267,39 @@ class Trainer:
         """The model that is validated and stored: the averaged one where there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
+    @property
+    def chooses_presence(self) -> bool:
+        """A classifier that keeps what it learned elsewhere keeps its threshold, too."""
+        return not self.keeps_statistics
+
+    @property
+    def kept_config(self) -> Config:
+        """The config with the `presence` that the last validation chose, if it chose one."""
+        if self.state.presence is None:
+            return self.config
+        return replace(self.config, model=replace(self.config.model, presence=self.state.presence))
+
     def validate(self, progress: Progress) -> str:
         """Score the epoch on the validation patients, keep the bundle if it is the best, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
+        if self.chooses_presence:
+            model.config = replace(self.config.model, presence=0.0)
         found = predict_slices(
             model, self.validation, "cam", dtype=self.dtype, progress=progress, features=self.validation_features
         )
-        scores = validation_scores(found.masks, self.validation)
+        masks = found.masks
+        if self.chooses_presence:
+            self.state.presence = best_presence(found.p_liver, masks, self.validation.masks)
+            masks = masks & (found.p_liver >= self.state.presence)[:, None, None]
+        scores = validation_scores(masks, self.validation)
         epoch = self.state.step // self.steps_per_epoch
         seconds = round(time.monotonic() - started, 1)
         self.report({"step": self.state.step, "epoch": epoch, **scores, "validation_seconds": seconds})
         if scores["score"] > self.state.best_score or not (self.folder / "bundle").exists():
             self.state.best_score = scores["score"]
             training = {**self.record, "epoch": epoch, "labelled_slices": len(self.labelled), "prompt": "cam", **scores}
-            save_bundle(model, self.config, training, self.folder / "bundle", replace=True)
+            save_bundle(model, self.kept_config, training, self.folder / "bundle", replace=True)
         plot_curves(self.state.history, self.folder / "curves.png")
         return (
             f"epoch {epoch}: validation Dice {scores['validation_dice']:.4f} on liver slices, "

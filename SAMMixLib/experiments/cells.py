@@ -32,7 +32,6 @@ from SAMMixLib.windowing import windowed
 
 RESULT = "result.json"
 PLAN = "plan.json"
-TRIAL_MASKS = 8
 TRIAL_STEPS = 3  # timed after one that is not, to see how many fit into the budget
 
 Say = Callable[[str], None]
@@ -132,21 +131,9 @@ def _sam_trainer(
         for step in range(1, 1 + TRIAL_STEPS):
             trial.train_step(step)
         cost = (time.process_time() - started) / TRIAL_STEPS
-        seconds = protocol.budget["seconds"] - _cost_of_pseudo_masks(trial)
-        _write(plan, {"steps": max(1, round(seconds / cost)), "seconds_a_step": round(cost, 3)})
+        _write(plan, {"steps": max(1, round(protocol.budget["seconds"] / cost)), "seconds_a_step": round(cost, 3)})
     steps = json.loads(plan.read_text(encoding="utf-8"))["steps"]
     return trainer(replace(config, training=replace(config.training, steps=steps)))
-
-
-def _cost_of_pseudo_masks(trial: Trainer) -> float:
-    """Processor seconds that a run's own masks will take, from those of a few."""
-    every = trial.pseudo_slices()
-    few = every[:TRIAL_MASKS]
-    if not len(few):
-        return 0.0
-    started = time.process_time()
-    trial.pseudo_masks(few)
-    return (time.process_time() - started) * len(every) / len(few)
 
 
 def _train_sam(trainer: Trainer, features: Path, progress: Progress, say: Say) -> tuple[Predict, float]:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from SAMMixLib import config, finetuning
-from SAMMixLib.bundle import CLASSIFIER, DECODER, open_bundle
+from SAMMixLib.bundle import CLASSIFIER, DECODER, load_bundle, open_bundle
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.finetuning import blend, check_set, fine_tune, hold_out
 from SAMMixLib.models import find_model
@@ -68,9 +68,13 @@ def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(
 def test_another_structure_gets_its_own_classifier(tmp_path, short):
     slices = collected(tmp_path / "set", structure=SPLEEN).folder
     tuned = fine_tune(slices, "starter", tmp_path / "run")
-    assert open_bundle(tuned.bundle).structure == SPLEEN
-    assert tuned.after < 0.5  # two steps teach a new classifier nothing: the parent's own would find it
-    assert tuned.warning
+    bundle, parent = (open_bundle(folder) for folder in (tuned.bundle, find_model("starter")))
+    assert bundle.structure == SPLEEN
+    old, new = (load_bundle(each.folder).classifier.state_dict() for each in (parent, bundle))
+    assert not any(torch.allclose(old[key], new[key]) for key in new if key.endswith("weight"))
+    # Where the parent's classifier drew its lines says nothing of the new one's.
+    model, volume = bundle.config.model, bundle.config.volume
+    assert model.presence == volume.gate_high == volume.gate_low != parent.config.model.presence
 
 
 @pytest.mark.parametrize(

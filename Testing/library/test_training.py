@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from SAMMixLib.batches import SliceBatches, batch_indices
-from SAMMixLib.bundle import open_bundle
+from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.checkpoint import trained_state
 from SAMMixLib.config import PRESETS, Config
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.phantom import make_phantom
+from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.progress import silent
 from SAMMixLib.recipe import Recipe, Source, read_recipe
 from SAMMixLib.slices import SliceDataset
@@ -87,10 +88,9 @@ def test_batches_are_windowed_augmented_and_repeatable(sets):
     assert torch.equal(plain.labels, first.labels) and not torch.equal(plain.slices, first.slices)
 
 
-@pytest.mark.parametrize("pseudo_slices", [0, 2])
-def test_same_seed_same_weights_also_when_resumed(sets, tmp_path, pseudo_slices):
+def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
     weights = {}
-    config = tiny_config(pseudo_slices=pseudo_slices)
+    config = tiny_config()
     for name, kill_after in (("whole", None), ("resumed", 2)):
         folder = tmp_path / name
         folder.mkdir()
@@ -116,20 +116,15 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path, pseudo_slices)
         assert torch.equal(value, weights["resumed"][key]), key
 
 
-def test_its_own_masks_teach_the_cam_on_unlabelled_slices(sets, tmp_path):
-    trainer = Trainer(tiny_config(pseudo_slices=9), *sets, tmp_path, {})
-    trainer.prepare(silent)
-    unlabelled = np.flatnonzero(sets[0].labels & ~np.isin(np.arange(6), trainer.labelled))
-    assert trainer.pseudo_slices().tolist() == unlabelled.tolist()
-    masks = np.zeros((2, 256, 256), np.uint8)
-    masks[1, 40:60, 30:90] = 1  # on the other slice the model found nothing
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "pseudo_masks", lambda chosen, progress: masks)
-        trainer.teach_itself(silent)
-    taught = trainer.pseudo_batches.dataset
-    assert taught.indices.tolist() == sets[0].indices[unlabelled[1:]].tolist()
-    assert np.array_equal(taught.masks[0], masks[1]) and taught.has_mask.all()
-    assert np.array_equal(np.load(tmp_path / "pseudo.npz")["masks"], masks)
+def test_bundle_carries_the_presence_that_validation_chose(sets, tmp_path):
+    trainer = Trainer(tiny_config(), *sets, tmp_path, {})
+    model = load_bundle(trainer.run())
+    found = predict_slices(model, sets[1])
+    seen = found.p_liver >= model.config.presence
+    assert 0 < model.config.presence < 1 and trainer.kept_config.model.presence == trainer.state.presence
+    assert not found.masks[~seen].any()
+    by_half = found.masks & (found.p_liver >= 0.5)[:, None, None]
+    assert mean_dice(found.masks, sets[1].masks) >= mean_dice(by_half, sets[1].masks)
 
 
 def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path):
@@ -160,7 +155,7 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
         patch.setattr(type(trainer.model.backbone), "begin", None)  # the stored features are all that is used
         bundle = trainer.run()
     assert sorted((tmp_path / "features").iterdir()) == written and len(written) == 2
-    assert open_bundle(bundle).config == config
+    assert open_bundle(bundle).config == trainer.kept_config
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
