@@ -1,9 +1,11 @@
-"""Which slice to correct next: where the model is in doubt, and far from what it has been shown already.
+"""Which slice to correct next: the one whose mask teaches most about all slices that the model is in doubt about.
 
 A slice's doubt adds four signs, each 0 to 1: the entropy of the classifier's answer; how far SAM's own estimate of its
 IoU lies below 1; how little the mask of the CAM's box overlaps the mask of that mask's own box; and the same for a box
-grown by a tenth. Slices are taken one after another, each the largest product of doubt and distance to the nearest
-slice labelled or taken before; distance adds z and the space of SAM's embeddings, each relative to its median.
+grown by a tenth. Two slices are alike, 0 to 1, as they lie close along z and in the space of SAM's embeddings. Slices
+are taken one after another, each for the most doubt on all slices that are more like it than like one labelled or taken
+before: weighted facility location (Wei, Iyer and Bilmes, "Submodularity in data subset selection and active learning",
+2015). The most doubtful slice alone is often a tip of the organ, and like no other.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from SAMMixLib.scan import Scan
 
 SPACING_MM = 4.0  # between two slices that are looked at
 FAR_MM = 10_000.0  # between two scans
+ALIKE_MM = 25.0  # along z, at which likeness falls to 1/e
 GROWN = 0.1  # of a box's extent
 SIGNS = (
     "the classifier is unsure",
@@ -101,24 +104,23 @@ def joined(scans: Sequence[Doubts]) -> Doubts:
 
 def choose(found: Doubts, known: Sequence[bool], count: int) -> list[int]:
     """Positions of up to `count` candidates, the best first; those that are `known` (bool [n]) count as labelled."""
-    known = np.asarray(known, bool)
-    between = distances(found)
-    nearest = between[known].min(axis=0) if known.any() else np.ones(len(known))
-    free, taken = ~known, []
+    free = ~np.asarray(known, bool)
+    alike = likeness(found)
+    learned = alike[~free].max(axis=0, initial=0.0)
+    taken: list[int] = []
     while free.any() and len(taken) < count:
-        gain = np.where(free, found.doubt * nearest, -1.0)
-        best = int(gain.argmax())
-        taken.append(best)
-        free[best] = False
-        nearest = between[best] if len(taken) == 1 and not known.any() else np.minimum(nearest, between[best])
+        gain = (np.maximum(alike - learned, 0.0) * found.doubt).sum(axis=1)
+        taken.append(int(np.where(free, gain, -1.0).argmax()))
+        free[taken[-1]] = False
+        learned = np.maximum(learned, alike[taken[-1]])
     return taken
 
 
-def distances(found: Doubts) -> np.ndarray:
-    """Between all candidates [n, n]: z and embeddings, each relative to its median."""
-    z = np.abs(found.z[:, None] - found.z)
+def likeness(found: Doubts) -> np.ndarray:
+    """Of all candidates [n, n], 1 on the diagonal; embeddings are measured by their median distance."""
+    z = np.abs(found.z[:, None] - found.z) / ALIKE_MM
     space = np.linalg.norm(found.features[:, None] - found.features[None], axis=2)
-    return sum(each / (np.median(each[each > 0]) if (each > 0).any() else 1.0) for each in (z, space))
+    return np.exp(-z - space / (np.median(space[space > 0]) if (space > 0).any() else 1.0))
 
 
 def grown(boxes: torch.Tensor) -> torch.Tensor:
