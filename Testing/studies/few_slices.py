@@ -25,7 +25,7 @@ from SAMMixLib.segmentation import Segmenter
 from SAMMixLib.slice_readers import axial_mask
 from SAMMixLib.suggestion import suggest
 from SAMMixLib.training_set import TrainingSet
-from SAMMixLib.volume import Volume, read_volume
+from SAMMixLib.volume import read_volume
 
 COLUMNS = (
     "choice", "count", "seed", "slices", "before", "after", "volume_before", "volume_after", "seconds",
