@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,19 +24,35 @@ from SAMMixLib.worker.client import WorkerClient
 
 MAX_GAP = 0.1  # s of work between two events, that a user does not feel
 
-# The worker itself, with so few steps that a test can wait for them.
+# What trains, itself, with so few steps that a test can wait for them.
 SHORT = """
 import dataclasses, pathlib, sys
 from SAMMixLib import finetuning
-from SAMMixLib.worker.server import serve
 quick = finetuning.FINE_TUNING["quick"]
 finetuning.FINE_TUNING["quick"] = dataclasses.replace(quick, steps={steps}, views=1, batch_size=2, mask_batch_size=1)
+"""
+WORKER = (
+    SHORT
+    + """
+from SAMMixLib.worker.server import serve
 serve(pathlib.Path(sys.argv[-1]))
 """
+)
+COMMAND = (
+    SHORT
+    + """
+from SAMMixLib.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+)
 
 
 def short_worker(steps: int = 4):
-    return lambda: WorkerClient([sys.executable, "-c", SHORT.format(steps=steps)])
+    return lambda: WorkerClient([sys.executable, "-c", WORKER.format(steps=steps)])
+
+
+def weights(bundle: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in bundle.glob("*.safetensors")}
 
 
 @pytest.fixture
@@ -264,7 +281,7 @@ def test_train_stop_resume_and_use_the_new_model(trainer, phantom, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_killed_training_is_told_and_goes_on(trainer):
+def test_a_killed_training_goes_on_to_the_weights_of_the_command_line(trainer, tmp_path):
     clinic, ui, training = trainer, trainer.ui, trainer.train.training
     collect_all(clinic)
     click(ui.trainButton)
@@ -276,6 +293,10 @@ def test_a_killed_training_is_told_and_goes_on(trainer):
     click(ui.resumeButton)
     clinic.wait(lambda: not training.busy, 300)
     assert training.outcome and not training.error
+    command = [sys.executable, "-c", COMMAND.format(steps=4), "train", "--seed", "0"]
+    command += ["--slices", str(sets_folder() / "liver"), "-o", str(tmp_path / "run")]
+    subprocess.run(command, check=True)
+    assert weights(tmp_path / "run" / "bundle") == weights(Path(training.outcome.bundle)) != {}
     click(ui.discardButton)
     assert not training.request and not ui.useModelButton.visible and not list(runs_folder().iterdir())
 
