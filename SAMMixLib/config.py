@@ -21,6 +21,7 @@ CHOICES = {
     "regions": ("one", "largest", "each"),
     "lora_targets": ("q,v", "qkv"),
     "boxes": ("cam", "truth", "mixed"),
+    "adapts": ("lora,decoder", "decoder", "lora"),
 }
 
 
@@ -89,6 +90,7 @@ class TrainingConfig:
     segmentation_weight: float = 1.0  # lambda
     cam_weight: float = 0.0  # the liver map against the mask, on labelled slices only
     cross_entropy: float = 0.0  # share of cross entropy beside Dice
+    adapts: str = "lora,decoder"  # what learns of SAM
     boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
     jitter: float = 0.1  # of the box's extent
     augment: bool = False

@@ -110,6 +110,10 @@ class Trainer:
         self.goes_on = start is not None
         self.keeps_statistics = self.goes_on  # one scan's slices would replace those of all scanners before
         self.model = start or build_model(config.model, load_base_weights(config, base_weights))
+        if "lora" not in settings.adapts:
+            self.model.backbone.image_encoder.requires_grad_(False)
+        if "decoder" not in settings.adapts:
+            self.model.backbone.mask_decoder.requires_grad_(False)
         self.model.to(self.device)
         self.trainable = trainable_counts(self.model)
         self.averaged = (

@@ -96,7 +96,7 @@ def _fingerprint(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> str:
     digest = hashlib.sha256(f"{backbone.name} {dtype}".encode())
     digest.update(np.ascontiguousarray(slices.half().numpy()))
     for name, weight in sorted(backbone.image_encoder.named_parameters()):
-        if not weight.requires_grad:
+        if "lora_" not in name:  # of the part that is not frozen
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weight.detach().float().cpu().numpy()))
     return digest.hexdigest()[:16]

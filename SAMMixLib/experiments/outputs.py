@@ -11,8 +11,8 @@ from SAMMixLib.experiments.seeds import Result, set_names
 from SAMMixLib.experiments.tables import as_csv, as_markdown
 from SAMMixLib.report import write_together
 
-IN_DOMAIN = " test"
-"""Ends the name of the test set whose patients are of the training data; the others are cross-domain."""
+IN_DOMAIN = (" test", " validation")
+"""End the name of the test set whose patients are of the training data; the others are cross-domain."""
 
 
 def write_outputs(results: Sequence[Result], folder: Path) -> list[Path]:

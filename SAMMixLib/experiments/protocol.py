@@ -114,7 +114,9 @@ class Protocol:
             return read_slices(path, self.config.model.size, source.hu_range, self.middle[middle], patients)
 
         train, validation = (part(self.source, "train", names[p]) for p in PARTS[:2])
-        tests = {f"{self.source.name} test": part(self.source, "test", names["test"])}
+        same = set(names["test"]) == set(names["validation"])  # of a protocol that chooses, and never sees the others
+        kind = "validation" if same else "test"
+        tests = {f"{self.source.name} {kind}": part(self.source, "test", names["test"])}
         tests |= {source.name: part(source, "test", source.patients) for source in self.cross_domain}
         return train, validation, tests
 

@@ -72,6 +72,15 @@ def test_desk_holds_patients_apart_and_rows_differ_in_what_they_say_only():
     assert len(set(keys)) == len(keys) and [cell.seed for cell in DESK.cells()] == sorted(c.seed for c in DESK.cells())
 
 
+def test_ablations_change_one_thing_each_and_see_no_test_patient():
+    protocol = read_protocol("ablations")
+    assert protocol.split["test"] == protocol.split["validation"] == DESK.split["validation"]
+    assert protocol.split["train"] == DESK.split["train"] and protocol.config == DESK.config
+    base, *others = [protocol.config_of(cell).to_dict() for cell in protocol.cells() if cell.seed == 0]
+    assert all(other != base for other in others)
+    assert len(protocol.cells()) == 3 * (1 + len(others))
+
+
 @pytest.mark.parametrize("row", ["u-net-seed-0", "sam-pp-0-seed-0", "sam-mix-2-seed-0"])
 def test_a_cell_from_training_to_result(row, tiny, data_root, tmp_path):
     folder = tmp_path / "runs"
@@ -167,7 +176,7 @@ def test_what_is_done_is_not_run_again_and_what_fails_is_named(tiny, tmp_path):
 
 
 def test_protocols_that_are_none(tiny, data_root, tmp_path):
-    with pytest.raises(SAMMixError, match="no such protocol; take desk, paper"):
+    with pytest.raises(SAMMixError, match="no such protocol; take ablations, desk, paper"):
         read_protocol("lunch")
     content = json.loads(tiny.read_text())
     for broken in ({"budget": {"hours": 1}}, {"rows": [{"name": "U-Net"}]}, {"config": {"model": {"omgea": 1}}}):

@@ -127,14 +127,16 @@ def test_bundle_carries_the_presence_that_validation_chose(sets, tmp_path):
     assert mean_dice(found.masks, sets[1].masks) >= mean_dice(by_half, sets[1].masks)
 
 
-def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path):
-    trainer = Trainer(tiny_config(weight_average=0.0), *sets, tmp_path, {})
+@pytest.mark.parametrize("adapts", ["lora,decoder", "lora", "decoder"])
+def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path, adapts):
+    trainer = Trainer(tiny_config(weight_average=0.0, adapts=adapts), *sets, tmp_path, {})
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.prepare(silent)
     trainer.train_step(0)
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert {"classifier.head.weight"} < changed
-    assert any("lora_B" in name for name in changed) and any("mask_decoder" in name for name in changed)
+    assert any("lora_B" in name for name in changed) is ("lora" in adapts)
+    assert any("mask_decoder" in name for name in changed) is ("decoder" in adapts)
     assert changed <= set(trained_state(trainer.model))
     assert not any("prompt_encoder" in name or "base_layer" in name for name in changed)
 
