@@ -1,0 +1,82 @@
+"""What five corrected slices of one hospital are worth on its other patients, and what is forgotten of the first ones.
+
+    python Testing/studies/other_hospital.py DATA --seeds 5 -o RUNS
+
+A seed draws five CURVAS slices with liver among the patients of which slices without liver are stored, too; all slices
+of these patients give their image-level labels. Scored are the slices with liver of the other CURVAS patients, and the
+validation patients of protocol desk (LiTS): every fourth slice, decided alone and with the gate along z.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from SAMMixLib.bundle import load_bundle
+from SAMMixLib.config import VolumeConfig
+from SAMMixLib.experiments.protocol import read_protocol
+from SAMMixLib.finetuning import fine_tune
+from SAMMixLib.models import find_model
+from SAMMixLib.prediction import mean_dice, predict_slices
+from SAMMixLib.runtime import tune_process
+from SAMMixLib.slices import SliceDataset, read_slices
+from SAMMixLib.training_set import TrainingSet
+
+CORRECTED = 5
+SPACING = (1.5, 1.5)  # mm, about; the slices as stored here do not say it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    tune_process()
+
+    curvas = read_slices(options.data / "curvas_slices.npz", hu_range=(0, 255))
+    near = np.isin(curvas.patients, np.unique(curvas.patients[~curvas.labels]))
+    here, others = curvas.select(near), curvas.select(~near & curvas.labels)
+    desk = read_protocol("desk")
+    lits = read_slices(options.data / "lits", hu_range=desk.source.hu_range, patients=desk.split["validation"])
+    lits = lits.select(np.arange(len(lits)) % 4 == 0)
+    print(f"{len(others)} CURVAS slices of other patients; {len(lits)} LiTS slices, {lits.labels.sum()} with liver")
+    print("seed | CURVAS, others | LiTS with liver | LiTS all | LiTS with liver, gate | LiTS all, gate")
+    print("before |", scores(find_model("starter"), others, lits), flush=True)
+    for seed in range(options.seeds):
+        run = options.output / str(seed)
+        collect(here, seed, run / "set")
+        tuned = fine_tune(run / "set", "starter", run / "run", seed=seed, dtype=torch.bfloat16)
+        print(seed, "|", scores(tuned.bundle, others, lits), f"| {tuned.seconds:.0f} s", flush=True)
+
+
+def collect(data: SliceDataset, seed: int, folder: Path) -> None:
+    """Masks of a few slices, labels of all, into a new training set."""
+    training_set = TrainingSet.create(folder)
+    drawn = np.random.default_rng(seed).choice(np.flatnonzero(data.labels), CORRECTED, replace=False)
+    for patient in data.patient_names():
+        every = np.flatnonzero(data.patients == patient)
+        for own, masks in ((every, None), (every[np.isin(every, drawn)], data.masks)):
+            if len(own):
+                own = own[np.argsort(data.indices[own])]
+                masks = None if masks is None else masks[own]
+                labels, ks = data.labels[own].tolist(), data.indices[own].tolist()
+                training_set.add(patient, ks, data.images[own], SPACING, labels, masks, {})
+
+
+def scores(bundle: Path, others: SliceDataset, lits: SliceDataset) -> str:
+    model = load_bundle(bundle)
+    found = predict_slices(model, others, dtype=torch.bfloat16)
+    shown = [mean_dice(found.masks, others.masks)]
+    for gating in (None, VolumeConfig(gate_high=0.7, gate_low=0.28)):
+        found = predict_slices(model, lits, dtype=torch.bfloat16, gating=gating)
+        liver = lits.labels
+        shown += [mean_dice(found.masks[liver], lits.masks[liver]), mean_dice(found.masks, lits.masks)]
+    return " | ".join(f"{figure:.4f}" for figure in shown)
+
+
+if __name__ == "__main__":
+    main()
