@@ -7,11 +7,10 @@ so a run that was killed and resumed ends with the weights of one that was not.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.presence import best_presence
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
+from SAMMixLib.run_state import RunState
 from SAMMixLib.slices import SliceDataset, choose_labelled
 from SAMMixLib.views import ViewBatches, Views, make_views, stored_features
 from SAMMixLib.windowing import windowed
@@ -40,17 +40,6 @@ CHECKPOINT_SECONDS = 60.0
 REPORT_STEPS = 10
 VALIDATIONS = 5  # of a run whose steps are given
 CLASSIFY, SEGMENT, ACTIVATE = 1, 2, 4  # streams of random numbers
-
-
-@dataclass
-class RunState:
-    """All that a resumed run needs beside its config and data."""
-
-    step: int = 0
-    best_score: float = -math.inf
-    history: list[dict] = field(default_factory=list)
-    seconds: float = 0.0  # processor time of the training steps, all threads together
-    presence: float | None = None  # chosen at the last validation
 
 
 class Trainer:
@@ -311,11 +300,9 @@ class Trainer:
         )
 
     def report(self, figures: dict) -> None:
-        """Append one line to the log."""
+        """Append one line to the log, and tell who watches."""
         self.watch(figures)
-        self.state.history.append(figures)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(figures) + "\n")
+        self.state.report(figures, self.folder)
 
     def save_checkpoint(self) -> None:
         """Keep the whole state in the run folder."""
@@ -343,8 +330,7 @@ class Trainer:
             self.averaged.n_averaged.fill_(content["averaged_steps"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.state = RunState(**content["run"])
-        lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
-        (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
+        self.state.rewrite_log(self.folder)
 
 
 def check_training_sets(train: SliceDataset, validation: SliceDataset) -> None:

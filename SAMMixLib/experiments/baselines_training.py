@@ -6,7 +6,6 @@ score on the validation patients so far.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -26,13 +25,13 @@ from SAMMixLib.curves import plot_curves
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_network import BASELINES, NetworkPredictor, log_odds
 from SAMMixLib.progress import Progress, silent
+from SAMMixLib.run_state import RunState
 from SAMMixLib.slices import SliceDataset
 from SAMMixLib.training import (
     CHECKPOINT_SECONDS,
     CLASSIFY,
     REPORT_STEPS,
     SEGMENT,
-    RunState,
     check_split,
     check_training_sets,
     learning_rate_scale,
@@ -124,7 +123,9 @@ class BaselineTrainer:
             self.state.seconds += time.process_time() - started
             self.state.step += 1
             if self.state.step % REPORT_STEPS == 0:
-                self.report({"step": self.state.step, "seconds": round(self.state.seconds, 2), **losses})
+                self.state.report(
+                    {"step": self.state.step, "seconds": round(self.state.seconds, 2), **losses}, self.folder
+                )
             progress("train", min(1000, int(self.spent * 1000)), 1000)
             due = int(min(self.spent, 1.0) * VALIDATIONS) > validated
             if due:
@@ -180,7 +181,7 @@ class BaselineTrainer:
         """Score the network on the validation patients, and keep its weights if they are the best."""
         predictor = NetworkPredictor(self.network, self.config.model, self.dtype)
         scores = validation_scores(predictor(self.validation, progress).masks, self.validation)
-        self.report({"step": self.state.step, "seconds": round(self.state.seconds, 2), **scores})
+        self.report(scores)
         if scores["score"] > self.state.best_score or not (self.folder / BEST).exists():
             self.state.best_score = scores["score"]
             beside = self.folder / f"{BEST}.tmp"
@@ -188,11 +189,10 @@ class BaselineTrainer:
             os.replace(beside, self.folder / BEST)
         plot_curves(self.state.history, self.folder / "curves.png")
 
-    def report(self, figures: dict) -> None:
+    def report(self, figures: dict[str, float]) -> None:
         """Append one line to the log."""
-        self.state.history.append(figures)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(figures) + "\n")
+        so_far = {"step": self.state.step, "seconds": round(self.state.seconds, 2)}
+        self.state.report({**so_far, **figures}, self.folder)
 
     def save_checkpoint(self) -> None:
         """Keep the whole state in the run folder."""
@@ -220,5 +220,4 @@ class BaselineTrainer:
         load_trained_state(self.network, content["model"], self.folder)
         self.optimiser.load_state_dict(content["optimiser"])
         self.state = RunState(**content["run"])
-        lines = "".join(json.dumps(line) + "\n" for line in self.state.history)
-        (self.folder / "log.jsonl").write_text(lines, encoding="utf-8")  # steps after the checkpoint are taken again
+        self.state.rewrite_log(self.folder)
