@@ -44,7 +44,8 @@ class ModelConfig:
     classifier_width: float = 1.0  # 1 is the paper's ResNet38
     cam_difference: bool = False  # liver minus background instead of the liver map
     omega: float = 0.5  # eq. 6
-    presence: float = 0.5  # below this p(liver) a slice gets no prompt and an empty mask
+    # Below this p(liver) a slice gets no prompt and an empty mask. Training puts the best on validation slices in its place.
+    presence: float = 0.5
 
     regions: str = "one"  # eq. 8
     padding: float = 0.0  # pixels added on each side of the box

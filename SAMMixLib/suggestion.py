@@ -59,8 +59,8 @@ def suggest(scan: Scan, labelled: Sequence[int], count: int) -> list[tuple[int, 
 
 
 def reason(found: Doubts, n: int) -> str:
-    """The strongest sign of doubt about one candidate."""
-    return SIGNS[int(found.signs[n].argmax())]
+    """The strongest sign of doubt about one candidate and those that it stands for."""
+    return f"{SIGNS[int((likeness(found)[n] @ found.signs).argmax())]}, here and on slices like it"
 
 
 @torch.inference_mode()

@@ -31,7 +31,7 @@ def test_the_most_doubtful_comes_first_and_labelled_ones_never():
     assert 1 not in choose(found, [False, True, False, False], 4)
     assert sorted(choose(found, [False] * 4, 9)) == [0, 1, 2, 3]
     assert choose(found, [True] * 4, 2) == []
-    assert reason(found, 1) == SIGNS[1]
+    assert reason(found, 1).startswith(SIGNS[1])
 
 
 def test_what_resembles_a_labelled_slice_comes_late():
