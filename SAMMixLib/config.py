@@ -44,7 +44,7 @@ class ModelConfig:
     classifier_width: float = 1.0  # 1 is the paper's ResNet38
     cam_difference: bool = False  # liver minus background instead of the liver map
     omega: float = 0.5  # eq. 6
-    # Below this p(liver) a slice gets no prompt and an empty mask. Training puts the best on validation slices in its place.
+    # Below this p(liver) a slice gets no prompt and an empty mask. Training puts in the best on validation slices.
     presence: float = 0.5
 
     regions: str = "one"  # eq. 8
