@@ -1,9 +1,10 @@
 """From a training set of a user's own slices to a better model for that scanner, in minutes.
 
 Masks of a few slices move the decoder and the adapters of the encoder's last blocks; image-level labels move the
-classifier. Nothing of the data that the parent learned from is at hand, so what it knows is kept in three ways: its
-batch norms keep their statistics, small steps are taken from its weights, and the result lies between parent and child
-(weight interpolation, Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+classifier where it was wrong. Nothing of the data that the parent learned from is at hand, so what it knows is kept in
+four ways: its batch norms keep their statistics, its right answers stay targets (Li and Hoiem, "Learning without
+forgetting", 2016), small steps are taken from its weights, and the result lies between parent and child (Wortsman et
+al., "Robust fine-tuning of zero-shot models", 2022).
 """
 
 from __future__ import annotations
@@ -116,14 +117,14 @@ def fine_tune(
     run = Path(run)
     _own(run, {"slices": _fingerprint(data), "parent": source.card["sha256"], "preset": preset, "seed": seed})
 
-    before = load_bundle(source.folder, base_weights).to(device)
+    before = load_bundle(source.folder, base_weights).to(device).eval()
     start = load_bundle(source.folder, base_weights)
     if not same:
         torch.manual_seed(seed)
         start.classifier = build_classifier(config.model, start.backbone)
     labelled = np.flatnonzero(train.labels & train.has_mask)
-    trainer = Trainer(config, train, validation, run, {}, labelled, device, dtype, start=start)
-    trainer.keeps_statistics = same
+    teacher = before if same else None
+    trainer = Trainer(config, train, validation, run, {}, labelled, device, dtype, start=start, teacher=teacher)
     trainer.watch = lambda figures: report(_figures(figures, trainer.steps))
     trainer.resume()
     trainer.run(progress)
