@@ -145,8 +145,7 @@ def test_right_answers_of_the_teacher_are_no_reason_to_change_it(sets, tmp_path)
 
     with torch.inference_mode():
         answers = liver_logit(start.classify(batch.slices)).sigmoid() >= 0.5
-    right = gradient(answers.float())
-    assert right < 1e-5 < 100 * right + 1e-5 < gradient((~answers).float())
+    assert gradient(answers.float()) < 1e-6 < 1e-3 < gradient((~answers).float())
 
 
 @pytest.mark.parametrize("adapts", ["lora,decoder", "lora", "decoder"])
