@@ -1,10 +1,10 @@
 """From a training set of a user's own slices to a better model for that scanner, in minutes.
 
-Masks of a few slices move the decoder and the adapters of the encoder's last blocks; image-level labels move the
-classifier where it was wrong. Nothing of the data that the parent learned from is at hand, so what it knows is kept in
-four ways: its batch norms keep their statistics, its right answers stay targets (Li and Hoiem, "Learning without
-forgetting", 2016), small steps are taken from its weights, and the result lies between parent and child (Wortsman et
-al., "Robust fine-tuning of zero-shot models", 2022).
+Masks of a few slices move the decoder and the adapters of the encoder's last blocks; with preset ``full``, image-level
+labels move the classifier where it was wrong. Nothing of the data that the parent learned from is at hand, so what it
+knows is kept in four ways: its batch norms keep their statistics, its right answers stay targets (Li and Hoiem,
+"Learning without forgetting", 2016), small steps are taken from its weights, and the result lies between parent and
+child (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
 """
 
 from __future__ import annotations

@@ -56,6 +56,9 @@ def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(
     for name in (CLASSIFIER, DECODER):
         a, b = load_file(one.bundle / name), load_file(two.bundle / name)
         assert all(torch.equal(a[key], b[key]) for key in a)
+    parent = load_file(find_model("starter") / CLASSIFIER)
+    child = load_file(one.bundle / CLASSIFIER)
+    assert all(torch.equal(parent[key], child[key]) for key in parent if parent[key].is_floating_point())
     parent = load_file(find_model("starter") / DECODER)
     assert any(not torch.equal(parent[key], a[key]) for key in a)
     card = open_bundle(one.bundle).card
