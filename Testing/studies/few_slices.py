@@ -52,7 +52,7 @@ def main() -> None:
     results = options.output / "results.csv"
     done = {(r["choice"], r["count"], r["seed"]) for r in csv.DictReader(results.open())} if results.exists() else set()
     with results.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not done:
             table.writeheader()
         for seed in range(options.seeds):
