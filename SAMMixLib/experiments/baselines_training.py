@@ -123,9 +123,7 @@ class BaselineTrainer:
             self.state.seconds += time.process_time() - started
             self.state.step += 1
             if self.state.step % REPORT_STEPS == 0:
-                self.state.report(
-                    {"step": self.state.step, "seconds": round(self.state.seconds, 2), **losses}, self.folder
-                )
+                self.report(losses)
             progress("train", min(1000, int(self.spent * 1000)), 1000)
             due = int(min(self.spent, 1.0) * VALIDATIONS) > validated
             if due:

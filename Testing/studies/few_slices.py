@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from SAMMixLib.finetuning import fine_tune
+from SAMMixLib.metrics import score_overlap
 from SAMMixLib.models import find_model
 from SAMMixLib.prediction import mean_dice
 from SAMMixLib.runtime import tune_process
@@ -81,10 +82,7 @@ def one_training(choice, count, seed, scan, before, reference, folder) -> dict:
     row = {"choice": choice, "count": count, "seed": seed, "slices": ",".join(map(str, chosen))}
     for name, mask in (("before", before), ("after", after)):
         row[name] = round(mean_dice(mask[others], reference[others]), 4)
-        overlap = 2 * np.count_nonzero(mask[others] & reference[others])
-        row[f"volume_{name}"] = round(
-            overlap / (np.count_nonzero(mask[others]) + np.count_nonzero(reference[others])), 4
-        )
+        row[f"volume_{name}"] = round(score_overlap(mask[others], reference[others]).dice, 4)
     return row | {"seconds": round(tuned.seconds)}
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMMixLib.bundle import load_bundle
-from SAMMixLib.config import VolumeConfig
+from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.finetuning import fine_tune
 from SAMMixLib.models import find_model
@@ -71,7 +70,7 @@ def scores(bundle: Path, others: SliceDataset, lits: SliceDataset) -> str:
     model = load_bundle(bundle)
     found = predict_slices(model, others, dtype=torch.bfloat16)
     shown = [mean_dice(found.masks, others.masks)]
-    for gating in (None, VolumeConfig(gate_high=0.7, gate_low=0.28)):
+    for gating in (None, open_bundle(bundle).config.volume):
         found = predict_slices(model, lits, dtype=torch.bfloat16, gating=gating)
         liver = lits.labels
         shown += [mean_dice(found.masks[liver], lits.masks[liver]), mean_dice(found.masks, lits.masks)]
