@@ -131,7 +131,7 @@ def _sam_trainer(
         for step in range(1, 1 + TRIAL_STEPS):
             trial.train_step(step)
         cost = (time.process_time() - started) / TRIAL_STEPS
-        _write(plan, {"steps": max(1, round(protocol.budget["seconds"] / cost)), "seconds_a_step": round(cost, 3)})
+        _write(plan, {"steps": max(1, round(protocol.budget["seconds"] / cost)), "seconds_a_step": cost})
     steps = json.loads(plan.read_text(encoding="utf-8"))["steps"]
     return trainer(replace(config, training=replace(config.training, steps=steps)))
 
