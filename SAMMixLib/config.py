@@ -84,7 +84,7 @@ class TrainingConfig:
     steps: int | None = None  # in place of epochs; validated after every fifth of them
     batch_size: int = 30  # slices for the classification loss
     mask_batch_size: int = 30  # labelled slices for the segmentation loss
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # of the classifier; 0 leaves it as it is
     pretrained_learning_rate: float = 1e-3  # LoRA and decoder
     warmup: float = 0.0  # share of the steps; then the rate follows a cosine. 0 keeps it constant, as the paper does
     weight_decay: float = 0.0

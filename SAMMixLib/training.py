@@ -106,6 +106,9 @@ class Trainer:
             self.model.backbone.image_encoder.requires_grad_(False)
         if "decoder" not in settings.adapts:
             self.model.backbone.mask_decoder.requires_grad_(False)
+        self.classifies = settings.learning_rate > 0
+        if not self.classifies:
+            self.model.classifier.requires_grad_(False)
         self.model.to(self.device)
         self.trainable = trainable_counts(self.model)
         self.averaged = (
@@ -180,16 +183,14 @@ class Trainer:
             group["lr"] = group["full_lr"] * scale
         self.model.train()
         self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
-        if self.teacher:
-            self.model.classifier.eval()
+        self.model.classifier.train(self.classifies and self.teacher is None)
 
-        classify = self.classify_batches(step)
-        if settings.cam_weight and len(self.labelled):
-            classify = joined(classify, self.activate_batches(step))
+        classify = self.classification_batch(step) if self.classifies else None
         segment = self.segment_batches(step) if len(self.labelled) else None
+        classification = segmentation = activation = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            classification, activation = self.classification_step(classify)
-            segmentation = classification.new_zeros(())
+            if classify is not None:
+                classification, activation = self.classification_step(classify)
             if segment is not None:
                 segmentation = self.segmentation_step(segment, step)
         loss = classification + settings.segmentation_weight * segmentation + settings.cam_weight * activation
@@ -198,7 +199,8 @@ class Trainer:
                 f"{self.folder}: the loss is not a number at step {step}; lower learning_rate in the config"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if loss.requires_grad:  # not where nothing but masks teaches, and augmentation moved the liver out of them all
+            loss.backward()
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
         self.optimiser.step()
         if self.averaged is not None:
@@ -208,6 +210,13 @@ class Trainer:
             "segmentation_loss": segmentation.item(),
             "activation_loss": activation.item(),
         }
+
+    def classification_batch(self, step: int) -> Batch:
+        """Any slices, and where the activation loss wants them, some more with a mask."""
+        batch = self.classify_batches(step)
+        if self.config.training.cam_weight and len(self.labelled):
+            batch = joined(batch, self.activate_batches(step))
+        return batch
 
     def classification_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
@@ -246,7 +255,6 @@ class Trainer:
         self.model.classifier.eval()  # boxes as in use
         with torch.no_grad():
             cams = self.model.activate(self.model.classify(slices, features))
-        self.model.classifier.train(self.teacher is None)
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
         if not usable.any():
             return slices.new_zeros(())
