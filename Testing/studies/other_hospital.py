@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from collecting import collect
 
 from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.experiments.protocol import read_protocol
@@ -22,10 +23,8 @@ from SAMMixLib.models import find_model
 from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.runtime import tune_process
 from SAMMixLib.slices import SliceDataset, read_slices
-from SAMMixLib.training_set import TrainingSet
 
 CORRECTED = 5
-SPACING = (1.5, 1.5)  # mm, about; the slices as stored here do not say it
 
 
 def main() -> None:
@@ -47,23 +46,10 @@ def main() -> None:
     print("before |", scores(find_model("starter"), others, lits), flush=True)
     for seed in range(options.seeds):
         run = options.output / str(seed)
-        collect(here, seed, run / "set")
+        drawn = np.random.default_rng(seed).choice(np.flatnonzero(here.labels), CORRECTED, replace=False)
+        collect(here, drawn, np.arange(len(here)), run / "set")
         tuned = fine_tune(run / "set", "starter", run / "run", seed=seed, dtype=torch.bfloat16)
         print(seed, "|", scores(tuned.bundle, others, lits), f"| {tuned.seconds:.0f} s", flush=True)
-
-
-def collect(data: SliceDataset, seed: int, folder: Path) -> None:
-    """Masks of a few slices, labels of all, into a new training set."""
-    training_set = TrainingSet.create(folder)
-    drawn = np.random.default_rng(seed).choice(np.flatnonzero(data.labels), CORRECTED, replace=False)
-    for patient in data.patient_names():
-        every = np.flatnonzero(data.patients == patient)
-        for own, masks in ((every, None), (every[np.isin(every, drawn)], data.masks)):
-            if len(own):
-                own = own[np.argsort(data.indices[own])]
-                masks = None if masks is None else masks[own]
-                labels, ks = data.labels[own].tolist(), data.indices[own].tolist()
-                training_set.add(patient, ks, data.images[own], SPACING, labels, masks, {})
 
 
 def scores(bundle: Path, others: SliceDataset, lits: SliceDataset) -> str:

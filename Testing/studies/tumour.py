@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from collecting import collect
 
 from SAMMixLib.bundle import load_bundle
 from SAMMixLib.experiments.protocol import read_protocol
@@ -21,12 +22,10 @@ from SAMMixLib.prediction import PROMPTS, mean_dice, predict_slices
 from SAMMixLib.runtime import tune_process
 from SAMMixLib.slices import SliceDataset, read_slices
 from SAMMixLib.structure import TUMOUR
-from SAMMixLib.training_set import TrainingSet
 
 TUMOUR_VALUE = 2  # in the masks of LiTS
 LARGE = 60  # pixels at 256 x 256
 MASKS, LABELS, WITHOUT = 50, 75, 150  # slices drawn: with a mask, with tumour by label, without tumour
-SPACING = (1.5, 1.5)  # mm, about; LiTS slices as stored here do not say it
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     def read(part: str) -> SliceDataset:
         return read_slices(options.lits, 256, patients=read_protocol("desk").split[part], mask_value=TUMOUR_VALUE)
 
-    collect(read("train"), options.output / "set")
+    draw(read("train"), options.output / "set")
     tuned = fine_tune(options.output / "set", "starter", options.output / "run", dtype=torch.bfloat16)
     print(f"{tuned.masks} masks, {tuned.labels} labels, {tuned.seconds:.0f} s; held out: Dice {tuned.after:.3f}")
 
@@ -57,18 +56,13 @@ def main() -> None:
         )
 
 
-def collect(data: SliceDataset, folder: Path) -> None:
+def draw(data: SliceDataset, folder: Path) -> None:
     """Draw the slices by the seed 0 and put them into a new training set."""
-    training_set, random = TrainingSet.create(folder, TUMOUR), np.random.default_rng(0)
+    random = np.random.default_rng(0)
     drawn = random.permutation(np.flatnonzero(data.labels & (data.masks.sum(axis=(1, 2)) > LARGE)))[:MASKS]
     labelled = random.permutation(np.setdiff1d(np.flatnonzero(data.labels), drawn))[:LABELS]
     without = random.permutation(np.flatnonzero(~data.labels))[:WITHOUT]
-    for patient in data.patient_names():
-        for chosen, with_mask in ((drawn, True), (np.concatenate([labelled, without]), False)):
-            own = np.sort(chosen[data.patients[chosen] == patient])
-            if len(own):
-                masks, labels = data.masks[own] if with_mask else None, data.labels[own].tolist()
-                training_set.add(patient, data.indices[own].tolist(), data.images[own], SPACING, labels, masks, {})
+    collect(data, drawn, np.concatenate([labelled, without]), folder, TUMOUR)
 
 
 if __name__ == "__main__":
