@@ -4,7 +4,8 @@
 
 The annotator is an oracle: a corrected slice gets its reference mask, every slice of the scan its image-level label.
 Each seed is a training of its own: it draws the random slices, those that are held out, and the training's batches. A
-row of the table it prints goes to ``RUNS/results.csv``, too; a row that is there already is not run again.
+row of the table it prints goes to ``RUNS/results.csv``, too; a row that is there already is not run again. The picture
+``RUNS/curve.png`` shows the whole scan, where a corrected slice counts as 1: the slices that are left differ.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from SAMMixLib.finetuning import fine_tune
 from SAMMixLib.metrics import score_overlap
@@ -65,6 +67,8 @@ def main() -> None:
                     table.writerow(row)
                     file.flush()
                     print(row, flush=True)
+    with_liver = int(reference.any(axis=(1, 2)).sum())
+    draw(list(csv.DictReader(results.open())), with_liver, mean_dice(before, reference), options.output / "curve.png")
 
 
 def one_training(choice, count, seed, scan, before, reference, folder) -> dict:
@@ -92,6 +96,29 @@ def chosen_slices(choice: str, count: int, seed: int, scan: Scan, reference: np.
     if choice == "random":
         return sorted(np.random.default_rng(seed).choice(with_liver, count, replace=False).tolist())
     return sorted([k for k, _ in suggest(scan, [], len(reference)) if k in with_liver][:count])
+
+
+def draw(rows: list[dict], with_liver: int, start: float, path: Path) -> None:
+    """Mean Dice per slice of the whole scan against the number of slices that somebody corrected."""
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for shift, (choice, colour) in zip(
+        (-0.12, 0.12), {"random": "#5b6670", "suggested": "#c8553d"}.items(), strict=True
+    ):
+        points: dict[int, list[float]] = {0: [start]}
+        for row in rows:
+            if row["choice"] == choice:
+                count = int(row["count"])
+                points.setdefault(count, []).append((float(row["after"]) * (with_liver - count) + count) / with_liver)
+        counts = sorted(points)
+        means, spreads = ([function(points[count]) for count in counts] for function in (np.mean, np.std))
+        axes.errorbar(np.add(counts, shift), means, spreads, color=colour, marker="o", ms=5, capsize=3, label=choice)
+    axes.set_xticks(counts)
+    axes.set_xlabel("slices corrected")
+    axes.set_ylabel("Dice per slice, whole scan")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
 
 
 def segmented(scan: Scan) -> np.ndarray:
