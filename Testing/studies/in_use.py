@@ -1,9 +1,10 @@
 """What each step between the classifier's answer and the mask of a scan is worth: gate, box, prompt, what follows SAM.
 
-    python Testing/studies/in_use.py DATA/lits runs/desk/sam-mix-50-seed-0/bundle ... -o table.csv
+    python Testing/studies/in_use.py DATA runs/desk/sam-mix-50-seed-0/bundle ... -o table.csv
 
 Nothing is trained: each bundle segments the validation patients of protocol desk again and again, with one setting
-changed. The slices as stored do not say their spacing, so SAM sees every one.
+changed. ``--test`` takes the test patients, the settings as they are and the paper's slice by slice, and scores the
+middle slices that the tables score. The slices as stored do not say their spacing, so SAM sees every one.
 """
 
 from __future__ import annotations
@@ -30,19 +31,21 @@ from SAMMixLib.volume import Volume
 
 COLUMNS = ("bundle", "setting", "dice_all", "dice_liver", "missed", "false", "dice_volume")
 CACHE = 2**31  # bytes
+AS_IT_IS, ALONE = "as it is", "each slice alone, as in the paper"
 
 
 def settings(config: Config) -> dict[str, dict[str, dict]]:
     """What is changed, by name: entries of the model's and of the volume's part of the config."""
     presence = config.model.presence
     gates = {
-        "p(liver) of each slice alone": (presence, presence),
+        "no gate: p(liver) of each slice": (presence, presence),
         "gate 0.7, 0.28": (0.7, 0.28),
         "gate at the threshold and 0.4 of it": (presence, 0.4 * presence),
         "gate at 2.5 of the threshold and it": (min(0.99, 2.5 * presence), presence),
     }
     return {
-        "as it is": {},
+        AS_IT_IS: {},
+        ALONE: {"volume": {"gate_high": presence, "gate_low": presence, "largest_component": False}},
         **{name: {"volume": {"gate_high": high, "gate_low": low}} for name, (high, low) in gates.items()},
         "largest component off": {"volume": {"largest_component": False}},
         **{f"boxes smoothed over {reach}": {"volume": {"smooth_boxes": reach}} for reach in (1, 2)},
@@ -65,47 +68,59 @@ class ClassifiedOnce(Scan):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lits", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--test", action="store_true")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     tune_process()
 
-    desk = read_protocol("desk")
-    data = read_slices(options.lits, hu_range=desk.source.hu_range, patients=desk.split["validation"])
-    patients = [in_order(data, name) for name in data.patient_names()]
+    patients = read(options.data, "test" if options.test else "validation")
+    only = (AS_IT_IS, ALONE) if options.test else None
     with options.output.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         for folder in options.bundles:
-            for setting, scores in score(Segmenter.from_bundle(folder), patients).items():
+            for setting, scores in score(Segmenter.from_bundle(folder), patients, only).items():
                 row = {"bundle": folder, "setting": setting} | scores
                 table.writerow(row)
                 file.flush()
                 print(" | ".join(str(value) for value in row.values()), flush=True)
 
 
-def in_order(data: SliceDataset, patient: str) -> SliceDataset:
-    own = data.select(data.patients == patient)
-    return own.select(np.argsort(own.indices))
+def read(data: Path, part: str) -> list[tuple[SliceDataset, np.ndarray]]:
+    """Each patient's slices in order, and bool [n], which of them are scored: of test patients those of the tables."""
+    desk = read_protocol("desk")
+    whole = read_slices(data / desk.source.path, hu_range=desk.source.hu_range, patients=desk.split[part])
+    scored = next(iter(desk.read(data)[2].values())) if part == "test" else whole
+    patients = []
+    for name in whole.patient_names():
+        own = whole.select(whole.patients == name)
+        own = own.select(np.argsort(own.indices))
+        patients.append((own, np.isin(own.indices, scored.indices[scored.patients == name])))
+    return patients
 
 
-def score(segmenter: Segmenter, patients: list[SliceDataset]) -> dict[str, dict]:
+def score(
+    segmenter: Segmenter, patients: list[tuple[SliceDataset, np.ndarray]], only: Sequence[str] | None
+) -> dict[str, dict]:
     """The scores of each setting over all patients; of the volume's Dice the mean over patients."""
     own = replace(segmenter.config, volume=replace(segmenter.config.volume, gap_mm=0.0))
     found: dict[str, list[np.ndarray]] = {}
-    for patient in patients:
+    for patient, counted in patients:
         segmenter.config = own
         scan = ClassifiedOnce(segmenter, Volume(sitk.GetImageFromArray(patient.images), Path("lits.nii.gz")), CACHE)
         for name, changes in settings(own).items():
+            if only and name not in only:
+                continue
             segmenter.config = replace(
                 own,
                 model=replace(own.model, **changes.get("model", {})),
                 volume=replace(own.volume, **changes.get("volume", {})),
             )
             segmenter.model.config = segmenter.config.model
-            found.setdefault(name, []).append(scan.segment().mask)
-    references = [patient.masks > 0 for patient in patients]
+            found.setdefault(name, []).append(scan.segment().mask[counted])
+    references = [patient.masks[counted] > 0 for patient, counted in patients]
     return {name: scores(masks, references) for name, masks in found.items()}
 
 
