@@ -111,7 +111,10 @@ def _sam_trainer(
     dtype: torch.dtype,
     base_weights: Path | None,
 ) -> Trainer:
-    """The cell's trainer, with as many steps as its budget buys: measured once, kept for a resumed run."""
+    """The cell's trainer, with as many steps as its budget buys: measured once, kept for a resumed run.
+
+    A row may say its steps itself, where the first ones, which are measured, are not like the rest.
+    """
 
     def trainer(config: Config) -> Trainer:
         record = {"name": cell.key, "data": protocol.source.name, "split": protocol.name, "seed": cell.seed}
@@ -122,6 +125,8 @@ def _sam_trainer(
     config = protocol.config_of(cell)
     if "epochs" in protocol.budget:
         return trainer(replace(config, training=replace(config.training, epochs=int(protocol.budget["epochs"]))))
+    if config.training.steps:
+        return trainer(config)
     plan = own / PLAN
     if not plan.is_file():
         trial = trainer(config)
