@@ -27,7 +27,8 @@ CHOICES = {
 
 LEAST = {
     "size": 32, "lora_rank": 1, "lora_blocks": 1, "backbone_size": 64, "labelled_slices": 0, "seed": 0, "epochs": 1,
-    "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "padding": 0,
+    "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "labelled_views": 0,
+    "padding": 0,
     "mask_index": 0, "smooth_boxes": 0, "refine": 0, "gap_mm": 0,
 }  # fmt: skip
 
@@ -96,6 +97,7 @@ class TrainingConfig:
     jitter: float = 0.1  # of the box's extent
     augment: bool = False
     views: int = 0  # fixed views of a slice, whose frozen features are computed once; 0 augments anew at every step
+    labelled_views: int = 0  # of each labelled slice, for the losses on masks; 0 is `views`. A few masks want many
     weight_average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0 is off
     validation_slices: int | None = None  # at most so many after each epoch; None is all
 

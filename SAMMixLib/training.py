@@ -34,7 +34,7 @@ from SAMMixLib.progress import Progress, silent
 from SAMMixLib.prompts import bounding_boxes, jitter
 from SAMMixLib.run_state import RunState
 from SAMMixLib.slices import SliceDataset, choose_labelled
-from SAMMixLib.views import ViewBatches, Views, make_views, stored_features
+from SAMMixLib.views import ViewBatches, Views, make_views, seconds_a_view, stored_features
 from SAMMixLib.windowing import windowed
 
 CHECKPOINT_SECONDS = 60.0
@@ -126,14 +126,17 @@ class Trainer:
         """Make the loaders; with views, this is where the encoder's frozen part sees every slice."""
         settings, train, config = self.config.training, self.train, self.config
         every, labelled = np.arange(len(train)), train.select(self.labelled)
-        classified: Views | None = None
+        of_all: Views | None = None
         if settings.views:
             backbone, features = self.model.backbone, self.features_folder
             # A classifier of its own never asks for the features of a slice without a mask.
-            shared = self.model.shares_encoder
-            seen, chosen = (train, self.labelled) if shared else (labelled, every[: len(labelled)])
-            views = make_views(seen, config, backbone, features, self.dtype, progress)
-            classified = views if shared else None
+            shared, own = self.model.shares_encoder, every[: len(labelled)]
+            seen, chosen = (train, self.labelled) if shared else (labelled, own)
+            views = make_views(seen, settings.views, config, backbone, features, self.dtype, progress)
+            of_all = views if shared else None
+            if settings.labelled_views and len(labelled):
+                seen, chosen = labelled, own
+                views = make_views(seen, settings.labelled_views, config, backbone, features, self.dtype, progress)
             slices = windowed(self.validation.images, config.model)
             self.validation_features = stored_features(backbone, slices, features, self.dtype, progress)
             self.segment_batches = ViewBatches(seen, views, chosen, config, settings.mask_batch_size, SEGMENT)
@@ -142,17 +145,21 @@ class Trainer:
 
         if self.goes_on:
             every = balanced(train.labels)
-        self.classify_batches = self.classifier_batches(train, classified, every, settings.batch_size, CLASSIFY)
         half = max(1, settings.batch_size // 2)
-        self.activate_batches = self.classifier_batches(train, classified, self.labelled, half, ACTIVATE)
+        if of_all:
+            self.classify_batches = ViewBatches(train, of_all, every, config, settings.batch_size, CLASSIFY)
+            self.activate_batches = ViewBatches(seen, views, chosen, config, half, ACTIVATE)
+        else:
+            self.classify_batches = SliceBatches(train.select(every), config, settings.batch_size, CLASSIFY)
+            self.activate_batches = SliceBatches(labelled, config, half, ACTIVATE)
 
-    def classifier_batches(
-        self, train: SliceDataset, views: Views | None, chosen: np.ndarray, size: int, stream: int
-    ) -> ViewBatches | SliceBatches:
-        """A loader for the classifier: of stored views where it reads their features, of slices otherwise."""
-        if views is None:
-            return SliceBatches(train.select(chosen), self.config, size, stream)
-        return ViewBatches(train, views, chosen, self.config, size, stream)
+    def seconds_of_labelled_views(self) -> float:
+        """Processor seconds that the frozen features of all `labelled_views` take, from those of a few."""
+        count = self.config.training.labelled_views * len(self.labelled)
+        if not count:
+            return 0.0
+        few = windowed(self.train.images[self.labelled], self.config.model)
+        return count * seconds_a_view(self.model.backbone, few, self.dtype)
 
     def run(self, progress: Progress = silent, say: Callable[[str], None] = lambda line: None) -> Path:
         """Train to the end, tell of each epoch through `say`, and return the folder of the best bundle."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,19 +40,20 @@ class Views:
 
 def make_views(
     dataset: SliceDataset,
+    count: int,
     config: Config,
     backbone: Backbone,
     folder: Path,
     dtype: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> Views:
-    """The slices as they are, then ``config.training.views - 1`` augmented copies; the same whatever the seed.
+    """The slices as they are, then ``count - 1`` augmented copies; the same whatever the seed.
 
     Args:
         folder: where the features are kept; runs on the same slices share them.
         dtype: of autocast; float32 is none.
     """
-    count, transform = config.training.views, ct_augmentation()
+    transform = ct_augmentation()
     plain = windowed(dataset.images, config.model)
     slices, masks = [plain.half()], [dataset.masks]
     for view in range(1, count):
@@ -76,11 +78,10 @@ def stored_features(
         return np.load(path, mmap_mode="r")
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{path.stem}-{secrets.token_hex(4)}.npy"
-    device, store = backbone.mean.device, None
+    store = None
     try:
         for start in range(0, len(slices), BATCH):
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                found = backbone.begin(slices[start : start + BATCH].float().to(device)).half().cpu().numpy()
+            found = _begin(backbone, slices[start : start + BATCH], dtype)
             if store is None:
                 store = np.lib.format.open_memmap(beside, "w+", np.float16, (len(slices), *found.shape[1:]))
             store[start : start + BATCH] = found
@@ -90,6 +91,22 @@ def stored_features(
     finally:
         beside.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
+
+
+@torch.inference_mode()
+def seconds_a_view(backbone: Backbone, slices: Tensor, dtype: torch.dtype = torch.float32) -> float:
+    """Processor seconds that the frozen part takes for one of slices ``[n, 1, S, S]``, measured on the first few."""
+    few = slices[:BATCH]
+    _begin(backbone, few, dtype)
+    started = time.process_time()
+    _begin(backbone, few, dtype)
+    return (time.process_time() - started) / len(few)
+
+
+def _begin(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> np.ndarray:
+    device = backbone.mean.device
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        return backbone.begin(slices.float().to(device)).half().cpu().numpy()
 
 
 def _fingerprint(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> str:

@@ -113,6 +113,7 @@ def _sam_trainer(
 ) -> Trainer:
     """The cell's trainer, with as many steps as its budget buys: measured once, kept for a resumed run.
 
+    Views of labelled slices beyond those of every slice, which all runs share, are paid from the budget.
     A row may say its steps itself, where the first ones, which are measured, are not like the rest.
     """
 
@@ -127,8 +128,7 @@ def _sam_trainer(
         return trainer(replace(config, training=replace(config.training, epochs=int(protocol.budget["epochs"]))))
     if config.training.steps:
         return trainer(config)
-    plan = own / PLAN
-    if not plan.is_file():
+    if not _plan(own):
         trial = trainer(config)
         trial.prepare(silent)
         trial.train_step(0)
@@ -136,9 +136,15 @@ def _sam_trainer(
         for step in range(1, 1 + TRIAL_STEPS):
             trial.train_step(step)
         cost = (time.process_time() - started) / TRIAL_STEPS
-        _write(plan, {"steps": max(1, round(protocol.budget["seconds"] / cost)), "seconds_a_step": cost})
-    steps = json.loads(plan.read_text(encoding="utf-8"))["steps"]
-    return trainer(replace(config, training=replace(config.training, steps=steps)))
+        views = trial.seconds_of_labelled_views()
+        steps = max(1, round((protocol.budget["seconds"] - views) / cost))
+        _write(own / PLAN, {"steps": steps, "seconds_a_step": cost, "seconds_of_labelled_views": views})
+    return trainer(replace(config, training=replace(config.training, steps=_plan(own)["steps"])))
+
+
+def _plan(own: Path) -> dict[str, Any]:
+    plan = own / PLAN
+    return json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else {}
 
 
 def _train_sam(trainer: Trainer, features: Path, progress: Progress, say: Say) -> tuple[Predict, float]:
@@ -153,7 +159,7 @@ def _train_sam(trainer: Trainer, features: Path, progress: Progress, say: Say) -
             stored = stored_features(model.backbone, seen, features, trainer.dtype, progress)
         return predict_slices(model, data, prompt, dtype=trainer.dtype, progress=progress, features=stored)
 
-    return predict, round(trainer.state.seconds, 1)
+    return predict, round(trainer.state.seconds + _plan(trainer.folder).get("seconds_of_labelled_views", 0.0), 1)
 
 
 def _train_baseline(

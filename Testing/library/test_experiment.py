@@ -40,6 +40,7 @@ def tiny(tmp_path) -> Path:
     """A protocol of three phantoms: one trains, one validates, one tests."""
     config = replace(DESK.config, training=replace(DESK.config.training, views=1, batch_size=3, mask_batch_size=1))
     apart = {"training": {"boxes": "truth", "cam_weight": 0.0}}
+    few = {"training": {"labelled_views": 2}}
     content = {
         "name": "tiny",
         "about": "three phantoms",
@@ -51,7 +52,7 @@ def tiny(tmp_path) -> Path:
         "rows": [
             {"name": "U-Net", "method": "unet", "labels": [None], "seeds": [0]},
             {"name": "SAM-PP", "method": "sam_pp", "labels": [0], "seeds": [0], "changes": apart},
-            {"name": "SAM-Mix", "method": "sam_mix", "labels": [2], "seeds": [0]},
+            {"name": "SAM-Mix", "method": "sam_mix", "labels": [2], "seeds": [0], "changes": few},
             {"name": "told", "method": "sam_mix", "labels": [2], "seeds": [0], "changes": {"training": {"steps": 1}}},
         ],
         "config": config.to_dict(),
@@ -100,7 +101,10 @@ def test_a_cell_from_training_to_result(row, tiny, data_root, tmp_path):
             assert result["steps"] == 1 and not (folder / row / PLAN).exists()
         else:
             planned = json.loads((folder / row / PLAN).read_text())
-            assert result["steps"] == planned["steps"] == max(1, round(0.5 / planned["seconds_a_step"]))
+            views = planned["seconds_of_labelled_views"]
+            assert (views > 0) is (cell.row.name == "SAM-Mix")
+            assert result["steps"] == planned["steps"] == max(1, round((0.5 - views) / planned["seconds_a_step"]))
+            assert result["processor_seconds"] > views
         assert result["processor_seconds"] > 0
         oracle = prompts["oracle"]["summary"]["liver_slice_dice"]["value"]
         assert oracle > 0.5, "SAM with the reference's box finds a phantom's liver"

@@ -184,6 +184,28 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
     assert open_bundle(bundle).config == trainer.kept_config
 
 
+def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
+    config = tiny_config(views=1, labelled_views=4, labelled_slices=1, cam_weight=0.3)
+    config = replace(config, model=replace(config.model, classifier="encoder_head"))
+    trainer = Trainer(config, *sets, tmp_path, {})
+    trainer.prepare(silent)
+
+    def shown(batches) -> set[tuple[bytes, bytes]]:
+        drawn = [batches(step) for step in range(20)]
+        return {
+            (image.numpy().tobytes(), mask.numpy().tobytes())
+            for b in drawn
+            for image, mask in zip(b[0], b[2], strict=True)
+        }
+
+    assert len(shown(trainer.classify_batches)) == len(sets[0])
+    masked = shown(trainer.segment_batches)
+    assert len(masked) == 4 and shown(trainer.activate_batches) == masked
+    assert trainer.activate_batches(0).has_liver_mask.all()
+    assert 0 < trainer.seconds_of_labelled_views() < 60
+    assert Trainer(tiny_config(), *sets, tmp_path / "other", {}).seconds_of_labelled_views() == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_kill_9_and_resume_through_the_command_line(npz_folder, tmp_path):
     config = tmp_path / "config.json"
