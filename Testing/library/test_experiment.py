@@ -179,7 +179,7 @@ def test_what_is_done_is_not_run_again_and_what_fails_is_named(tiny, tmp_path):
     said: list[str] = []
     failed = run_cells(cells, tmp_path, lambda cell: ["false" if cell is cells[1] else "true"], 2, said.append)
     assert failed == [cells[1]]
-    assert said[0] == "1 of 3 runs are done" and len(said) == 3
+    assert said[0] == "1 of 4 runs are done" and len(said) == 4
     assert not (tmp_path / cells[0].key / "log.txt").exists()
 
 
