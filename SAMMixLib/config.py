@@ -118,7 +118,8 @@ class Config:
         """The config of nested plain dicts; missing entries keep their default.
 
         Raises:
-            SAMMixError: an unknown entry, an unknown choice or a value of the wrong type, named with `source`.
+            SAMMixError: an unknown entry, an unknown choice, a value of the wrong type or one without effect, named
+                with `source`.
         """
         parts = {part.name: part.default_factory for part in dataclasses.fields(cls)}
         if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
@@ -126,7 +127,10 @@ class Config:
         unknown = sorted(set(data) - set(parts))
         if unknown:
             raise SAMMixError(f"{source}: unknown part {unknown[0]!r}; known are {', '.join(parts)}")
-        return cls(**{name: _part(kind, data.get(name, {}), f"{source}: {name}") for name, kind in parts.items()})
+        config = cls(**{name: _part(kind, data.get(name, {}), f"{source}: {name}") for name, kind in parts.items()})
+        if config.training.labelled_views and not config.training.views:
+            raise SAMMixError(f"{source}: training.labelled_views has no effect with views 0; set views, too")
+        return config
 
 
 def _part(kind: Any, values: dict[str, Any], source: str) -> Any:

@@ -112,8 +112,8 @@ class SAMMix(nn.Module):
         if len(owner) == len(boxes):
             return logits, ious
         united = logits.new_full((len(boxes), *logits.shape[1:]), torch.finfo(torch.float32).min)
-        united = united.index_reduce(0, owner, logits, "amax")
-        return united, ious.new_zeros(len(boxes)).index_reduce(0, owner, ious, "mean", include_self=False)
+        united = united.scatter_reduce(0, owner[:, None, None].expand_as(logits), logits, "amax")
+        return united, ious.new_zeros(len(boxes)).scatter_reduce(0, owner, ious, "mean", include_self=False)
 
 
 def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = None) -> SAMMix:

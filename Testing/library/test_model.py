@@ -258,6 +258,7 @@ def test_config_errors_name_the_entry():
         ({"modle": {}}, "modle"),
         ({"training": {"seed": -1}}, "at least 0"),
         ({"training": {"batch_size": 0}}, "at least 1"),
+        ({"training": {"labelled_views": 8}}, "set views, too"),
         ([], "JSON object"),
     ):
         with pytest.raises(SAMMixError, match=word):

@@ -17,6 +17,7 @@ import torch
 from collecting import collect
 
 from SAMMixLib.bundle import load_bundle, open_bundle
+from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.finetuning import fine_tune
 from SAMMixLib.models import find_model
@@ -30,6 +31,7 @@ CORRECTED = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--preset", choices=FINE_TUNING, default="quick")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
         run = options.output / str(seed)
         drawn = np.random.default_rng(seed).choice(np.flatnonzero(here.labels), CORRECTED, replace=False)
         collect(here, drawn, np.arange(len(here)), run / "set")
-        tuned = fine_tune(run / "set", "starter", run / "run", seed=seed, dtype=torch.bfloat16)
+        tuned = fine_tune(run / "set", "starter", run / "run", options.preset, seed, dtype=torch.bfloat16)
         print(seed, "|", scores(tuned.bundle, others, lits), f"| {tuned.seconds:.0f} s", flush=True)
 
 
