@@ -1,10 +1,10 @@
 """From a training set of a user's own slices to a better model for that scanner, in minutes.
 
-Masks of a few slices move the decoder and the adapters of the encoder's last blocks; with preset ``full``, image-level
-labels move the classifier where it was wrong. Nothing of the data that the parent learned from is at hand, so what it
-knows is kept in four ways: its batch norms keep their statistics, its right answers stay targets (Li and Hoiem,
-"Learning without forgetting", 2016), small steps are taken from its weights, and the result lies between parent and
-child (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+Masks of a few slices move the decoder and the adapters of the encoder's last blocks. Nothing of the data that the
+parent learned from is at hand, so what it knows is kept in three ways: its classifier stays as it is, small steps are
+taken from its weights, and the result lies between parent and child (Wortsman et al., "Robust fine-tuning of zero-shot
+models", 2022). Image-level labels teach the new classifier that another structure gets; else they take part in the
+comparison.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Tuned:
     before_masks: np.ndarray  # bool [n, S, S]
     after_masks: np.ndarray  # bool [n, S, S]
     masks: int  # learned from
-    labels: int  # slices with an image-level label, learned from
+    labels: int  # slices with an image-level label, the masks among them; a new classifier learns from them
     seconds: float
 
     @property
@@ -123,8 +123,7 @@ def fine_tune(
         torch.manual_seed(seed)
         start.classifier = build_classifier(config.model, start.backbone)
     labelled = np.flatnonzero(train.labels & train.has_mask)
-    teacher = before if same else None
-    trainer = Trainer(config, train, validation, run, {}, labelled, device, dtype, start=start, teacher=teacher)
+    trainer = Trainer(config, train, validation, run, {}, labelled, device, dtype, start=start)
     trainer.watch = lambda figures: report(_figures(figures, trainer.steps))
     trainer.resume()
     trainer.run(progress)

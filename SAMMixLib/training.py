@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -58,8 +57,6 @@ class Trainer:
         features_folder: where the frozen features of views are kept, for runs that share them; in `folder` when None.
         start: a model of the same config to go on from; a new one when None. Its validation slices may come from the
             training patients: they tell what changes on a user's own scans, not how good it is on others.
-        teacher: the model whose classifier `start` has. What it knows of other scanners is kept: the statistics of its
-            batch norms, its threshold on p(liver), and its answer wherever that is right.
 
     Raises:
         SAMMixError: see :func:`check_training_sets`; or the base weights are missing or not those known.
@@ -78,7 +75,6 @@ class Trainer:
         base_weights: Path | None = None,
         features_folder: Path | None = None,
         start: SAMMix | None = None,
-        teacher: SAMMix | None = None,
     ) -> None:
         check_training_sets(train, validation)
         if start is None:
@@ -100,7 +96,7 @@ class Trainer:
             self.steps_per_epoch = math.ceil(settings.steps / VALIDATIONS)
 
         torch.manual_seed(settings.seed)
-        self.goes_on, self.teacher = start is not None, teacher
+        self.goes_on = start is not None
         self.model = start or build_model(config.model, load_base_weights(config, base_weights))
         if "lora" not in settings.adapts:
             self.model.backbone.image_encoder.requires_grad_(False)
@@ -190,7 +186,7 @@ class Trainer:
             group["lr"] = group["full_lr"] * scale
         self.model.train()
         self.model.backbone.eval()  # its batch norms are folded, its dropout is unused; only adapters and decoder learn
-        self.model.classifier.train(self.classifies and self.teacher is None)
+        self.model.classifier.train(self.classifies)
 
         classify = self.classification_batch(step) if self.classifies else None
         segment = self.segment_batches(step) if len(self.labelled) else None
@@ -229,24 +225,11 @@ class Trainer:
         """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
         slices, features = self.on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.device)
-        if self.teacher:
-            classification = self.correction_loss(liver_logit(maps), slices, features, labels)
-        else:
-            classification = classification_loss(liver_logit(maps), labels)
+        classification = classification_loss(liver_logit(maps), labels)
         labelled = batch.has_liver_mask
         if not (self.config.training.cam_weight and labelled.any()):
             return classification, classification.new_zeros(())
         return classification, activation_loss(maps[labelled], batch.masks[labelled].to(self.device))
-
-    def correction_loss(self, logit: Tensor, slices: Tensor, features: Tensor | None, labels: Tensor) -> Tensor:
-        """Cross entropy against the labels where the teacher is wrong, against its own p(liver) where it is right.
-
-        Labels that tell nothing new would else push every answer on other scanners, too.
-        """
-        with torch.no_grad():
-            answer = liver_logit(self.teacher.classify(slices, features)).sigmoid()
-        right = (answer >= self.config.model.presence) == (labels > 0.5)
-        return F.binary_cross_entropy_with_logits(logit.float(), torch.where(right, answer, labels))
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The batch's slices, and their features where they are stored or the classifier needs them."""
@@ -302,13 +285,13 @@ class Trainer:
         """Score the epoch on the validation patients, keep the bundle if it is the best, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
-        if not self.teacher:
+        if self.classifies:
             model.config = replace(self.config.model, presence=0.0)
         found = predict_slices(
             model, self.validation, "cam", dtype=self.dtype, progress=progress, features=self.validation_features
         )
         masks = found.masks
-        if not self.teacher:
+        if self.classifies:
             self.state.presence = best_presence(found.p_liver, masks, self.validation.masks)
             masks = masks & (found.p_liver >= self.state.presence)[:, None, None]
         scores = validation_scores(masks, self.validation)

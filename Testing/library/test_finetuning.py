@@ -27,7 +27,7 @@ from SAMMixLib.slices import read_slices
 from SAMMixLib.structure import SPLEEN
 from SAMMixLib.training_set import TrainingSet
 
-SHORT = {"steps": 2, "views": 1, "batch_size": 2, "mask_batch_size": 1}
+SHORT = {"steps": 2, "batch_size": 2, "mask_batch_size": 1}
 
 
 def collected(folder, masks=(5, 6), labels=(0, 3, 11), structure=None) -> TrainingSet:
@@ -44,15 +44,18 @@ def collected(folder, masks=(5, 6), labels=(0, 3, 11), structure=None) -> Traini
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setitem(config.FINE_TUNING, "quick", replace(config.FINE_TUNING["quick"], **SHORT))
+    for preset, settings in list(config.FINE_TUNING.items()):
+        views = {"views": 1} if settings.views else {}
+        monkeypatch.setitem(config.FINE_TUNING, preset, replace(settings, **SHORT, **views))
     monkeypatch.setitem(finetuning.NEW_CLASSIFIER, "steps", 2)
 
 
-def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(tmp_path, short):
+@pytest.mark.parametrize("preset", config.FINE_TUNING)
+def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(preset, tmp_path, short):
     slices = collected(tmp_path / "set").folder
     figures = []
-    one = fine_tune(slices, "starter", tmp_path / "one", report=figures.append)
-    two = fine_tune(slices, "starter", tmp_path / "two")
+    one = fine_tune(slices, "starter", tmp_path / "one", preset, report=figures.append)
+    two = fine_tune(slices, "starter", tmp_path / "two", preset)
     for name in (CLASSIFIER, DECODER):
         a, b = load_file(one.bundle / name), load_file(two.bundle / name)
         assert all(torch.equal(a[key], b[key]) for key in a)
@@ -134,7 +137,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     script = (
         "import sys; from dataclasses import replace;"
         "from SAMMixLib import config, training; from SAMMixLib.cli import main;"
-        f"config.FINE_TUNING['quick'] = replace(config.FINE_TUNING['quick'], **{SHORT | {'steps': 6}!r});"
+        f"config.FINE_TUNING['quick'] = replace(config.FINE_TUNING['quick'], **{SHORT | {'views': 1, 'steps': 6}!r});"
         "training.CHECKPOINT_SECONDS = 0; sys.exit(main(sys.argv[1:]))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SAMMIX_HOME": str(tmp_path / "home")}
