@@ -209,29 +209,31 @@ def verify_bundle(bundle: Bundle) -> None:
             )
 
 
-def load_bundle(folder: str | Path, base_weights: str | Path | None = None) -> SAMMix:
-    """The model of a bundle, in float32, on the CPU, ready to train on or to segment with.
+def load_bundle(folder: str | Path, base_weights: str | Path | None = None, fold: bool = False) -> SAMMix:
+    """The model of a bundle, in float32, on the CPU, ready to train on, or with `fold` to segment with.
 
     Args:
         base_weights: the file of a ViT backbone's public weights; LiteMedSAM's come with its package.
+        fold: put the adapters into the encoder's own weights, which needs no peft.
 
     Raises:
         SAMMixError: the bundle is damaged, or the base weights are missing or not those it was trained on.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    from SAMMixLib.model import build_model
-    from SAMMixLib.networks.weights import check_fit, load_strictly
+    from SAMMixLib.model import build_folded, build_model
+    from SAMMixLib.networks.lora import load_lora
+    from SAMMixLib.networks.weights import load_strictly
 
     bundle = open_bundle(folder)
     verify_bundle(bundle)
-    model = build_model(bundle.config.model, load_base_weights(bundle.config, base_weights, bundle.card["base"]))
+    weights = load_base_weights(bundle.config, base_weights, bundle.card["base"])
+    adapter, where = _tensors(bundle, ADAPTER), str(bundle.folder / ADAPTER)
+    if fold:
+        model = build_folded(bundle.config.model, weights, adapter, where)
+    else:
+        model = build_model(bundle.config.model, weights)
+        load_lora(model.backbone.image_encoder, adapter, where)
     load_strictly(model.classifier, _tensors(bundle, CLASSIFIER), str(bundle.folder / CLASSIFIER))
     load_strictly(model.backbone.mask_decoder, _tensors(bundle, DECODER), str(bundle.folder / DECODER))
-    adapter = _tensors(bundle, ADAPTER)
-    encoder = model.backbone.image_encoder
-    check_fit(get_peft_model_state_dict(encoder), adapter, str(bundle.folder / ADAPTER))
-    set_peft_model_state_dict(encoder, adapter)
     return model.eval()
 
 

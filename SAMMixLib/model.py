@@ -14,7 +14,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks.backbone import Backbone
 from SAMMixLib.networks.encoder_head import EncoderHead
 from SAMMixLib.networks.lite_medsam import build_lite_medsam, load_lite_medsam_weights
-from SAMMixLib.networks.lora import add_lora
+from SAMMixLib.networks.lora import add_lora, fold_lora
 from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.prompts import binary_mask, bounding_boxes
 
@@ -123,6 +123,21 @@ def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = No
         base_weights: the backbone's public weights. None takes LiteMedSAM's from its package and leaves a ViT backbone
             with random weights, which only tests want.
     """
+    backbone = _build_backbone(config, base_weights)
+    backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
+    return SAMMix(config, build_classifier(config, backbone), backbone)
+
+
+def build_folded(
+    config: ModelConfig, base_weights: dict[str, Tensor] | None, adapter: dict[str, Tensor], what: str
+) -> SAMMix:
+    """SAM-Mix with a trained `adapter` in the encoder's own weights, for inference, see :func:`fold_lora`."""
+    backbone = _build_backbone(config, base_weights)
+    fold_lora(backbone.image_encoder, adapter, what, config.lora_rank, config.lora_targets, config.lora_blocks)
+    return SAMMix(config, build_classifier(config, backbone), backbone)
+
+
+def _build_backbone(config: ModelConfig, base_weights: dict[str, Tensor] | None) -> Backbone:
     if config.backbone == LITE_MEDSAM:
         backbone = build_lite_medsam(load_lite_medsam_weights() if base_weights is None else base_weights)
     else:
@@ -131,9 +146,8 @@ def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = No
         backbone = build_sam(config.backbone, config.backbone_size, base_weights)
     backbone.multimask = config.multimask
     backbone.image_encoder.split(config.lora_blocks)
-    backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
     backbone.prompt_encoder.requires_grad_(False)
-    return SAMMix(config, build_classifier(config, backbone), backbone)
+    return backbone
 
 
 def build_classifier(config: ModelConfig, backbone: Backbone) -> CamClassifier:

@@ -12,7 +12,6 @@ from SAMMixLib.config import Config
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.model import SAMMix
 from SAMMixLib.networks.fusion import fuse_gelu
-from SAMMixLib.networks.lora import merge_lora
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.results import SegmentationResult
 from SAMMixLib.scan import Scan
@@ -22,7 +21,7 @@ from SAMMixLib.volume import Volume
 
 @dataclass
 class Segmenter:
-    """A model ready to segment: adapters merged, on its device, in its precision."""
+    """A model ready to segment: adapters folded in, on its device, in its precision."""
 
     model: SAMMix
     config: Config
@@ -49,7 +48,7 @@ class Segmenter:
         bundle = open_bundle(folder)
         chosen, _ = choose_device(device)
         precision = choose_dtype(chosen, dtype)
-        model = prepare(load_bundle(folder, base_weights), chosen, precision)
+        model = prepare(load_bundle(folder, base_weights, fold=True), chosen, precision)
         return cls(model, bundle.config, bundle.name, chosen, precision, batch_size, bundle.structure)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
@@ -58,12 +57,11 @@ class Segmenter:
 
 
 def prepare(model: SAMMix, device: torch.device, dtype: torch.dtype) -> SAMMix:
-    """Merge the adapters, convert the networks to `dtype` and fuse what this device fuses, for inference only.
+    """Convert the networks to `dtype` and fuse what this device fuses, for inference only.
 
     The prompt encoder stays in float32.
     """
     model = model.eval().requires_grad_(False)
-    model.backbone.image_encoder = merge_lora(model.backbone.image_encoder)
     model.backbone.cast(dtype)
     model.classifier.to(dtype)
     model = model.to(device)

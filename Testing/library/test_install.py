@@ -131,20 +131,20 @@ def test_nothing_is_asked_when_nothing_is_missing(machine):
 
 def test_only_what_is_missing_is_installed(machine):
     machine.with_everything()
-    del machine.packages["peft"]
+    del machine.packages["segment-anything"]
     asked = []
     install.ensure(REQUIREMENTS, lambda question: asked.append(question) or True)
-    assert "peft" in asked[0] and "torch" not in asked[0].partition("About")[0]
+    assert "segment-anything" in asked[0] and "torch" not in asked[0].partition("About")[0]
     assert [call[0] for call in machine.calls] == ["pip_ensure"]
 
 
 def test_training_asks_for_what_it_needs_beyond_segmenting(machine):
     install.ensure(REQUIREMENTS, lambda question: True)
-    assert not {"monai", "matplotlib"} & machine.packages.keys(), "who only segments installs no more"
-    assert set(install.missing(FOR_TRAINING)) == {"monai>=1.3", "matplotlib>=3.8"}
+    assert not {"peft", "monai", "matplotlib"} & machine.packages.keys(), "who only segments installs no more"
+    assert set(install.missing(FOR_TRAINING)) == {"peft>=0.12", "monai>=1.3", "matplotlib>=3.8"}
     questions = []
     install.ensure(FOR_TRAINING, lambda question: questions.append(question) or True)
-    assert len(questions) == 1 and "25 MB" in questions[0] and install.missing(FOR_TRAINING) == []
+    assert len(questions) == 1 and "65 MB" in questions[0] and install.missing(FOR_TRAINING) == []
 
 
 def test_training_first_asks_once_for_everything(machine):
@@ -168,9 +168,9 @@ def test_without_consent_nothing_is_touched(machine):
 @pytest.mark.parametrize(
     ("gpu", "platform", "words"),
     [
-        ("NVIDIA RTX 3060, 12288 MiB", "linux", ("GPU found: NVIDIA RTX 3060, 12288 MiB", "3.1 GB", "6.2 GB")),
-        (None, "linux", ("No NVIDIA GPU was found", "333 MB", "1.2 GB")),
-        (None, "darwin", ("Apple GPU", "333 MB")),
+        ("NVIDIA RTX 3060, 12288 MiB", "linux", ("GPU found: NVIDIA RTX 3060, 12288 MiB", "3.0 GB", "6.1 GB")),
+        (None, "linux", ("No NVIDIA GPU was found", "293 MB", "1.1 GB")),
+        (None, "darwin", ("Apple GPU", "293 MB")),
     ],
 )
 def test_consent_names_sizes_and_the_device(machine, monkeypatch, gpu, platform, words):
@@ -199,7 +199,7 @@ def test_an_intel_mac_is_refused_before_the_download(machine, monkeypatch):
 
 def test_too_little_disk_is_refused_with_both_figures(machine, monkeypatch):
     machine.set_free_disk(monkeypatch, 900)
-    refused("900 MB of disk are free and 1.2 GB are needed")
+    refused("900 MB of disk are free and 1.1 GB are needed")
     assert machine.calls == []
 
 
@@ -263,8 +263,8 @@ def test_a_disk_that_filled_up_is_named(machine, monkeypatch):
 
 
 def test_an_installation_without_effect_is_noticed(machine):
-    del machine.available["peft"]
-    with pytest.raises(SAMMixError, match=r"still missing.*peft.*restart Slicer"):
+    del machine.available["segment-anything"]
+    with pytest.raises(SAMMixError, match=r"still missing.*segment-anything.*restart Slicer"):
         install.ensure(REQUIREMENTS, lambda question: True)
 
 

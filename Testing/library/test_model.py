@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.model import SAMMix, build_model, trainable_counts
 from SAMMixLib.models import find_model, import_model, model_folders, remove_model
 from SAMMixLib.networks.lite_medsam import load_lite_medsam_weights
-from SAMMixLib.networks.lora import SplitQKV, add_lora, merge_lora
+from SAMMixLib.networks.lora import SplitQKV, add_lora, fold_lora
 from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.tiny_vit import TinyViT, fuse_batch_norm
 from SAMMixLib.segmentation import Segmenter, prepare
@@ -63,23 +64,23 @@ def test_tiny_vit_equals_the_wheel_that_carries_its_weights():
         torch.testing.assert_close(ours(slices), expected, rtol=0, atol=1e-5)
 
 
+class _Encoder(torch.nn.Module):
+    """Layers named as in SAM's ViT."""
+
+    def __init__(self, width, blocks):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Module() for _ in range(blocks))
+        for block in self.blocks:
+            block.attn = torch.nn.Module()
+            block.attn.qkv = torch.nn.Linear(width, 3 * width)
+
+
 def test_split_qkv_is_equal_and_lora_counts_those_of_vit_b():
     fused = torch.nn.Linear(16, 48)
     x = torch.rand(2, 5, 16)
     torch.testing.assert_close(SplitQKV(fused)(x), fused(x))
 
-    class Block(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attn = torch.nn.Module()
-            self.attn.qkv = torch.nn.Linear(768, 2304)
-
-    class Encoder(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = torch.nn.ModuleList(Block() for _ in range(12))
-
-    encoder = add_lora(Encoder(), rank=8, targets="q,v")
+    encoder = add_lora(_Encoder(width=768, blocks=12), rank=8, targets="q,v")
     assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == 294_912
 
 
@@ -94,16 +95,39 @@ def test_what_trains_and_what_does_not(model):
     assert not any(p.requires_grad for p in model.backbone.prompt_encoder.parameters())
 
 
-def test_merged_adapters_give_the_same_output():
+@pytest.mark.parametrize("targets", ["qkv", "q,v"])
+def test_folded_adapters_are_what_peft_merges(targets):
     torch.manual_seed(1)
-    encoder = add_lora(TinyViT().eval(), rank=8, targets="qkv", blocks=2)
-    for name, parameter in encoder.named_parameters():
+    plain = TinyViT() if targets == "qkv" else _Encoder(width=24, blocks=3)
+    apart = add_lora(copy.deepcopy(plain), rank=8, targets=targets, blocks=2)
+    for name, parameter in apart.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    slices = torch.rand(1, 3, 256, 256)
-    with torch.inference_mode():
-        apart = encoder(slices)
-        torch.testing.assert_close(merge_lora(encoder)(slices), apart, rtol=0, atol=1e-4)
+    adapter = get_peft_model_state_dict(apart)
+    first = next(iter(adapter))
+    with pytest.raises(SAMMixError, match=r"here.*1 missing"):
+        fold_lora(copy.deepcopy(plain), {k: v for k, v in adapter.items() if k != first}, "here", 8, targets, 2)
+    fold_lora(plain, adapter, "here", rank=8, targets=targets, blocks=2)
+    merged = apart.merge_and_unload().state_dict()
+    assert plain.state_dict().keys() == merged.keys()
+    assert all(torch.equal(weight, merged[name]) for name, weight in plain.state_dict().items())
+
+
+def test_a_bundle_is_folded_without_peft_to_the_same_output(model, bundle):
+    script = """
+import sys
+import torch
+from SAMMixLib.bundle import load_bundle
+model = load_bundle(sys.argv[1], fold=True)
+assert not {"peft", "transformers"} & set(sys.modules), "they cost seconds at every start"
+torch.save(model.backbone.image_encoder.state_dict(), sys.argv[2])
+"""
+    folded_file = bundle.parent / "folded.pt"
+    subprocess.run([sys.executable, "-c", script, str(bundle), str(folded_file)], check=True)
+    folded = torch.load(folded_file, weights_only=True)
+    expected = load_bundle(bundle).backbone.image_encoder.merge_and_unload().state_dict()
+    assert folded.keys() == expected.keys()
+    assert all(torch.equal(folded[name], weight) for name, weight in expected.items())
 
 
 class _Anywhere(torch.nn.Module):
