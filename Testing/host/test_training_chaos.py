@@ -1,6 +1,6 @@
 """The promise on a real scan: correct five slices, press Train, get a better model for all the others.
 
-One seed by default; ``SAMMIX_SEEDS=5`` takes more. The seed draws the slices and runs the training.
+Minutes a seed, so only where ``SAMMIX_SEEDS`` says how many. The seed draws the slices and runs the training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from SAMMixLib.scene.segments import findSegment
 from SAMMixLib.session import training as session_training
 
 CORRECTED = 5
-SEEDS = range(int(os.environ.get("SAMMIX_SEEDS", "1")))
+SEEDS = range(int(os.environ.get("SAMMIX_SEEDS", "0")))
 
 
 @pytest.mark.timeout(1800)

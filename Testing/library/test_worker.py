@@ -249,7 +249,8 @@ def test_unload_returns_the_memory(tmp_path, ct):
 
     with WorkerClient(folder=tmp_path) as client:
         collect(client, said_hello, 120)
-        ask(client, "unload")  # so that all is imported
+        ask(client, "load", device="cpu")  # so that all is imported
+        ask(client, "unload")
         levels = [held_mb()]
         for _ in range(2):
             ask(client, "load", device="cpu")
