@@ -1,4 +1,4 @@
-"""The SAMMix module: what Slicer asks of a scripted module. The panel's tabs are in ``SAMMixLib.widgets``."""
+"""The SAMMix module: what Slicer asks of a scripted module. The panel's tabs are in ``SAMMixLib.module.widgets``."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ class SAMMix(ScriptedLoadableModule):
 def registerSampleData():
     """Offer a public CT and the project's own phantom in the Sample Data module."""
     addLibraryToPath()
-    from SAMMixLib.scene.sample_data import register
+    from SAMMixLib.module.scene.sample_data import register
 
     register()
 
@@ -71,9 +71,9 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = SAMMixLogic()
-        from SAMMixLib.widgets.models_tab import ModelsTab
-        from SAMMixLib.widgets.segment_tab import SegmentTab
-        from SAMMixLib.widgets.train_tab import TrainTab
+        from SAMMixLib.module.widgets.models_tab import ModelsTab
+        from SAMMixLib.module.widgets.segment_tab import SegmentTab
+        from SAMMixLib.module.widgets.train_tab import TrainTab
 
         panel = slicer.util.loadUI(self.resourcePath("UI/SAMMix.ui"))
         self.layout.addWidget(panel)
@@ -107,7 +107,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.disconnectParameters()
 
     def cleanup(self):
-        from SAMMixLib.scene.hygiene import removeHelpers
+        from SAMMixLib.module.scene.hygiene import removeHelpers
 
         self.segmentTab.exit()
         self.segmentTab.close()
@@ -129,13 +129,13 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, scene, event, node):
-        from SAMMixLib.scene.hygiene import removeHelpers
+        from SAMMixLib.module.scene.hygiene import removeHelpers
 
         if node.IsA("vtkMRMLScalarVolumeNode") and not scene.IsClosing():
             removeHelpers(node)
 
     def initializeParameters(self):
-        from SAMMixLib.scene.singletons import firstVolume
+        from SAMMixLib.module.scene.singletons import firstVolume
 
         self.setParameters(self.logic.getParameterNode())
         if not self.parameters.inputVolume:
@@ -192,7 +192,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
 
     def missing(self, requirements=None):
         """Python packages that the worker needs and Slicer does not have yet; to segment, by default."""
-        from SAMMixLib.install import missing
+        from SAMMixLib.module.install import missing
 
         return missing(requirements or self.requirements)
 
@@ -203,7 +203,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
             RuntimeError: it cannot be installed; the message says why.
         """
         from SAMMixLib.errors import Cancelled, SAMMixError
-        from SAMMixLib.install import ensure
+        from SAMMixLib.module.install import ensure
 
         try:
             ensure(requirements or self.requirements, ask)
@@ -214,15 +214,15 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
 
     def newSession(self, ask):
         """A session with its own worker process, which starts when it is first needed."""
-        from SAMMixLib.session.session import Session
-        from SAMMixLib.session.settings import Settings
+        from SAMMixLib.module.session.session import Session
+        from SAMMixLib.module.session.settings import Settings
 
         return Session(self.newWorker, SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
 
     def newTraining(self, ask, settings):
         """What collects slices, and what trains on them in a worker process of its own."""
-        from SAMMixLib.session.collecting import Collector
-        from SAMMixLib.session.training import Training
+        from SAMMixLib.module.session.collecting import Collector
+        from SAMMixLib.module.session.training import Training
 
         return Collector(settings), Training(self.newWorker, SimpleNamespace(ask=ask), settings)
 
@@ -244,7 +244,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: packages are missing, or it failed; the message says why.
         """
-        from SAMMixLib.scene.case import Case
+        from SAMMixLib.module.scene.case import Case
 
         if missing := self.missing():
             raise RuntimeError(f"missing: {', '.join(missing)}; press Segment Liver in the module once to install them")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from SAMMixLib import __version__
 from SAMMixLib.commands import bench, collect, demo, evaluate, experiment, models, segment, suggest, train
 from SAMMixLib.errors import Cancelled, SAMMixError
-from SAMMixLib.runtime import tune_process
+from SAMMixLib.process import tune_process
 
 COMMANDS = (segment, collect, suggest, train, evaluate, experiment, models, demo, bench)
 

@@ -12,13 +12,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 ROOMS = {  # what a room cannot do without; PySide6.QtWidgets fails to load where libEGL is missing
-    "scene": ("slicer",),
-    "host": ("slicer", "PySide6.QtWidgets"),
+    "module/scene": ("slicer",),
+    "module/host": ("slicer", "PySide6.QtWidgets"),
 }
 
 
 def _obstacle(room: str) -> str | None:
-    if room == "host" and sys.version_info < (3, 12):
+    if room == "module/host" and sys.version_info < (3, 12):
         return "its stand-in for PythonQt needs Python 3.12"
     for package in ROOMS[room]:
         try:

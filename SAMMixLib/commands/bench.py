@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from SAMMixLib.commands.common import add_model_options, positive, progress_bar
-from SAMMixLib.models import find_model
+from SAMMixLib.models.registry import find_model
 
 
 def add_command(commands) -> None:
@@ -27,10 +27,10 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> dict:
     import SimpleITK as sitk
 
-    from SAMMixLib.bench import peak_memory_gb, time_naive_apart, time_segmentation
-    from SAMMixLib.phantom import make_phantom
-    from SAMMixLib.segmentation import Segmenter
-    from SAMMixLib.volume import read_volume
+    from SAMMixLib.data.phantom import make_phantom
+    from SAMMixLib.imaging.volume import read_volume
+    from SAMMixLib.inference.bench import peak_memory_gb, time_naive_apart, time_segmentation
+    from SAMMixLib.inference.segmenter import Segmenter
 
     bundle = find_model(options.model)
     with tempfile.TemporaryDirectory() as folder, progress_bar() as progress:

@@ -7,9 +7,9 @@ import re
 import sys
 from pathlib import Path
 
+from SAMMixLib.data.training_set import CARD, TrainingSet, patient_name
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.structure import LIVER, structure_named
-from SAMMixLib.training_set import CARD, TrainingSet, patient_name
 
 
 def add_command(commands) -> None:
@@ -39,8 +39,8 @@ def slice_list(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.slice_readers import axial_mask
-    from SAMMixLib.volume import read_volume
+    from SAMMixLib.data.readers import axial_mask
+    from SAMMixLib.imaging.volume import read_volume
 
     if options.mask is None and options.slices is None and not options.no_structure:
         raise SAMMixError("nothing to collect; give --mask, --slices or --no-structure")

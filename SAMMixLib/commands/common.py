@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from SAMMixLib.models import STARTER, find_model
+from SAMMixLib.models.registry import STARTER, find_model
 from SAMMixLib.progress import Progress
 
 if TYPE_CHECKING:
-    from SAMMixLib.segmentation import Segmenter
+    from SAMMixLib.inference.segmenter import Segmenter
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def positive(text: str) -> int:
 
 
 def load_segmenter(options: argparse.Namespace) -> Segmenter:
-    from SAMMixLib.segmentation import Segmenter
+    from SAMMixLib.inference.segmenter import Segmenter
 
     return Segmenter.from_bundle(
         find_model(options.model), options.device, options.dtype, options.batch_size, options.base_weights

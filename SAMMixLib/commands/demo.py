@@ -17,10 +17,10 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.metrics import score_masks
-    from SAMMixLib.phantom import make_phantom
-    from SAMMixLib.report import report_figures, write_report
-    from SAMMixLib.volume import mask_on_grid, read_volume, write_mask, write_scan
+    from SAMMixLib.data.phantom import make_phantom
+    from SAMMixLib.evaluation.metrics import score_masks
+    from SAMMixLib.imaging.volume import mask_on_grid, read_volume, write_mask, write_scan
+    from SAMMixLib.reports.report import report_figures, write_report
 
     folder = options.output
     try:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from SAMMixLib.commands.common import add_model_options, load_segmenter, progress_bar
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models import find_model
+from SAMMixLib.models.registry import find_model
 
 if TYPE_CHECKING:
-    from SAMMixLib.evaluation import Evaluation
+    from SAMMixLib.evaluation.evaluate import Evaluation
     from SAMMixLib.progress import Progress
 
 
@@ -41,7 +41,7 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.evaluation_files import as_json, as_table, write_evaluation
+    from SAMMixLib.evaluation.tables import as_json, as_table, write_evaluation
 
     with progress_bar() as progress:
         evaluation = _score_model(options, progress) if options.data else _score_files(options, progress)
@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
-    from SAMMixLib.bundle import open_bundle
-    from SAMMixLib.evaluation import evaluate_slices
-    from SAMMixLib.prediction import predict_slices
-    from SAMMixLib.slices import SliceDataset, read_slices
+    from SAMMixLib.data.slices import SliceDataset, read_slices
+    from SAMMixLib.evaluation.evaluate import evaluate_slices
+    from SAMMixLib.inference.slices import predict_slices
+    from SAMMixLib.models.bundle import open_bundle
 
     prompt = options.prompt or "cam"
     segmenter = load_segmenter(options)
@@ -83,7 +83,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
 
 
 def _score_files(options: argparse.Namespace, progress: Progress) -> Evaluation:
-    from SAMMixLib.evaluation import NOT_STATED, evaluate_volumes
+    from SAMMixLib.evaluation.evaluate import NOT_STATED, evaluate_volumes
 
     if options.references is None:
         raise SAMMixError("--masks needs --references")

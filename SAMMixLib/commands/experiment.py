@@ -26,9 +26,9 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.experiments.cells import read_result
     from SAMMixLib.experiments.protocol import read_protocol
     from SAMMixLib.experiments.runner import cell_command, chosen_cells, run_cells, write_results
+    from SAMMixLib.experiments.runs import read_result
 
     protocol = read_protocol(options.protocol)
     folder = options.output.resolve()
@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _one(options: argparse.Namespace, protocol, folder: Path) -> dict:
-    from SAMMixLib.device import choose_device, choose_dtype
-    from SAMMixLib.experiments.cells import run_cell
     from SAMMixLib.experiments.runner import chosen_cells
+    from SAMMixLib.experiments.runs import run_cell
+    from SAMMixLib.inference.device import choose_device, choose_dtype
 
     (cell,) = chosen_cells(protocol, [options.cell])
     device, _ = choose_device(options.device)

@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from SAMMixLib.bundle import open_bundle, verify_bundle
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models import export_model, find_model, import_model, model_folders, remove_model, user_folder
+from SAMMixLib.models.bundle import open_bundle, verify_bundle
+from SAMMixLib.models.registry import export_model, find_model, import_model, model_folders, remove_model, user_folder
 
 
 def add_command(commands) -> None:

@@ -18,10 +18,10 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.scan import Scan
-    from SAMMixLib.suggestion import choose, doubts, joined, reason
-    from SAMMixLib.training_set import TrainingSet, patient_name
-    from SAMMixLib.volume import read_volume
+    from SAMMixLib.data.training_set import TrainingSet, patient_name
+    from SAMMixLib.imaging.volume import read_volume
+    from SAMMixLib.inference.active_learning import choose, doubts, joined, reason
+    from SAMMixLib.inference.scan import Scan
 
     entries = TrainingSet.open(options.set).entries() if options.set else []
     masks = {entry.key for entry in entries if entry.has_mask}

@@ -14,7 +14,7 @@ from SAMMixLib.config import FINE_TUNING, PRESETS, Config, read_config
 from SAMMixLib.errors import SAMMixError
 
 if TYPE_CHECKING:
-    from SAMMixLib.recipe import Recipe
+    from SAMMixLib.training.recipe import Recipe
 
 
 def add_command(commands) -> None:
@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> dict:
         print(json.dumps(config.to_dict(), indent=1))
         return config.to_dict()
 
-    from SAMMixLib.device import choose_device, choose_dtype
-    from SAMMixLib.recipe import FILE, read_recipe
-    from SAMMixLib.training import Trainer
+    from SAMMixLib.inference.device import choose_device, choose_dtype
+    from SAMMixLib.training.recipe import FILE, read_recipe
+    from SAMMixLib.training.trainer import Trainer
 
     if options.slices:
         return _fine_tune(options)
@@ -96,9 +96,9 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _fine_tune(options: argparse.Namespace) -> dict:
-    from SAMMixLib.device import choose_device, choose_dtype
-    from SAMMixLib.finetuning import fine_tune
-    from SAMMixLib.models import import_model
+    from SAMMixLib.inference.device import choose_device, choose_dtype
+    from SAMMixLib.models.registry import import_model
+    from SAMMixLib.training.finetuning import fine_tune
 
     if options.output is None:
         raise SAMMixError("give the run folder with -o RUN; a run that was killed goes on there")
@@ -141,7 +141,7 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from SAMMixLib.recipe import Recipe, Source, read_recipe
+    from SAMMixLib.training.recipe import Recipe, Source, read_recipe
 
     if options.recipe:
         return read_recipe(options.recipe, options.data_root)

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from SAMMixLib.config import PRESETS, Config
+from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_network import BASELINES, NetworkPredictor, load_network
 from SAMMixLib.experiments.baselines_training import BEST, BaselineTrainer, Budget
 from SAMMixLib.experiments.nnunet import train_nnunet
-from SAMMixLib.prediction import SlicePredictions
+from SAMMixLib.inference.slices import SlicePredictions
 from SAMMixLib.progress import Progress, silent
-from SAMMixLib.slices import SliceDataset
-from SAMMixLib.training import check_split, check_training_sets
+from SAMMixLib.training.trainer import check_split, check_training_sets
 
 NNUNET = "nnunet"
 NAMES = (*BASELINES, NNUNET)
@@ -50,8 +50,8 @@ def train_baseline(
             SAM-Mix, so that the rows of the table differ in the network only. nnU-Net has its own.
 
     Raises:
-        SAMMixError: the name is unknown, the sets do not fit (:func:`SAMMixLib.training.check_training_sets`), or the
-            folder holds a damaged or another run.
+        SAMMixError: the name is unknown, the sets do not fit
+            (:func:`SAMMixLib.training.trainer.check_training_sets`), or the folder holds a damaged or another run.
     """
     if name not in NAMES:
         raise SAMMixError(f"baseline {name!r} is unknown; take one of {', '.join(NAMES)}")

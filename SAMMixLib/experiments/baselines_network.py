@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from SAMMixLib.config import ModelConfig
-from SAMMixLib.networks.multimix import MultiMix
-from SAMMixLib.networks.transunet import TransUNet
-from SAMMixLib.networks.unet import build_unet
+from SAMMixLib.data.slices import SliceDataset
+from SAMMixLib.inference.slices import SlicePredictions
+from SAMMixLib.method.windowing import windowed
+from SAMMixLib.networks.baselines.multimix import MultiMix
+from SAMMixLib.networks.baselines.transunet import TransUNet
+from SAMMixLib.networks.baselines.unet import build_unet
 from SAMMixLib.networks.weights import load_strictly, load_tensors
-from SAMMixLib.prediction import SlicePredictions
 from SAMMixLib.progress import Progress, silent
-from SAMMixLib.slices import SliceDataset
-from SAMMixLib.windowing import windowed
 
 
 @dataclass(frozen=True)

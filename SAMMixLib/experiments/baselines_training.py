@@ -18,16 +18,16 @@ from monai.losses import DiceLoss
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from SAMMixLib.batches import Batch, SliceBatches, step_seed
-from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
 from SAMMixLib.config import Config
-from SAMMixLib.curves import plot_curves
+from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_network import BASELINES, NetworkPredictor, log_odds
 from SAMMixLib.progress import Progress, silent
-from SAMMixLib.run_state import RunState
-from SAMMixLib.slices import SliceDataset
-from SAMMixLib.training import (
+from SAMMixLib.training.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
+from SAMMixLib.training.curves import plot_curves
+from SAMMixLib.training.loaders import Batch, SliceBatches, step_seed
+from SAMMixLib.training.run_log import RunState
+from SAMMixLib.training.trainer import (
     CHECKPOINT_SECONDS,
     CLASSIFY,
     REPORT_STEPS,
@@ -69,7 +69,7 @@ class BaselineTrainer:
     """One run of one network in one folder; see :func:`SAMMixLib.experiments.baselines.train_baseline`.
 
     Raises:
-        SAMMixError: see :func:`SAMMixLib.training.check_training_sets`.
+        SAMMixError: see :func:`SAMMixLib.training.trainer.check_training_sets`.
     """
 
     def __init__(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMMixLib.arrays import write_arrays
 from SAMMixLib.config import ModelConfig
-from SAMMixLib.montage import COLOURS, draw_cam, draw_outline
-from SAMMixLib.prediction import SlicePredictions
-from SAMMixLib.slices import SliceDataset
-from SAMMixLib.windowing import windowed
+from SAMMixLib.data.slices import SliceDataset
+from SAMMixLib.files import write_arrays
+from SAMMixLib.inference.slices import SlicePredictions
+from SAMMixLib.method.windowing import windowed
+from SAMMixLib.reports.montage import COLOURS, draw_cam, draw_outline
 
 FILE = "examples.npz"
 PATIENTS = 2  # of each test set

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMMixLib.checkpoint import load_trained_state
+from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_training import Budget
+from SAMMixLib.inference.slices import SlicePredictions
 from SAMMixLib.networks.weights import load_tensors
-from SAMMixLib.prediction import SlicePredictions
 from SAMMixLib.progress import Progress, silent
-from SAMMixLib.slices import SliceDataset
+from SAMMixLib.training.checkpoint import load_trained_state
 
 DATASET = "Dataset001_Liver"
 CONFIGURATION = "2d"

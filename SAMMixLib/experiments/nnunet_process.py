@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from SAMMixLib.runtime import tune_process
+from SAMMixLib.process import tune_process
 
 CPU_MEMORY_TARGET = 2  # GB instead of nnU-Net's 8: a quarter of the batch, four times the steps of a short training
 
@@ -22,8 +22,8 @@ def main(job_file: Path) -> None:
     """Plan, preprocess and train."""
     from safetensors.torch import save_file
 
-    from SAMMixLib.checkpoint import trained_state
     from SAMMixLib.experiments.nnunet import CONFIGURATION, DATASET, DESCRIPTION, PLANS, WEIGHTS
+    from SAMMixLib.training.checkpoint import trained_state
 
     job = json.loads(job_file.read_text(encoding="utf-8"))
     work, folder = job_file.parent, Path(job["folder"])
@@ -62,11 +62,11 @@ def train(job: dict, plans: dict, configuration: str, description: dict):
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from SAMMixLib.batches import step_seed
-    from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
     from SAMMixLib.errors import SAMMixError
     from SAMMixLib.experiments.nnunet import PROGRESS
-    from SAMMixLib.training import CHECKPOINT_SECONDS, REPORT_STEPS
+    from SAMMixLib.training.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
+    from SAMMixLib.training.loaders import step_seed
+    from SAMMixLib.training.trainer import CHECKPOINT_SECONDS, REPORT_STEPS
 
     def draw_by(step: int) -> None:
         seed = step_seed(job["seed"], step, 0)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.experiments.aggregate import Result, set_names
 from SAMMixLib.experiments.plots import box_plots, learning_curve
-from SAMMixLib.experiments.seeds import Result, set_names
 from SAMMixLib.experiments.tables import as_csv, as_markdown
-from SAMMixLib.report import write_together
+from SAMMixLib.reports.report import write_together
 
 IN_DOMAIN = (" test", " validation")
 """End the name of the test set whose patients are of the training data; the others are cross-domain."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from SAMMixLib.experiments.seeds import Line, Result, lines, referenced
-from SAMMixLib.metrics import MISSED
+from SAMMixLib.evaluation.metrics import MISSED
+from SAMMixLib.experiments.aggregate import Line, Result, lines, referenced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

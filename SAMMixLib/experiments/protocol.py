@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from SAMMixLib.config import Config
+from SAMMixLib.data.readers import patients_in
+from SAMMixLib.data.slices import SliceDataset, read_slices, split_patients
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.slice_readers import patients_in
-from SAMMixLib.slices import SliceDataset, read_slices, split_patients
 
 FOLDER = Path(__file__).parent / "protocols"
 SAM_METHODS = ("sam_mix", "sam_pp")
@@ -24,7 +24,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """One slice data set, see :func:`SAMMixLib.slices.read_slices`.
+    """One slice data set, see :func:`SAMMixLib.data.slices.read_slices`.
 
     Args:
         patients: those to take, by name, or how many, drawn by the seed 0; None takes all.

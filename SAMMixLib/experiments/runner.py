@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.experiments.cells import read_result
 from SAMMixLib.experiments.examples import FILE, montage
 from SAMMixLib.experiments.outputs import write_outputs
 from SAMMixLib.experiments.protocol import Cell, Protocol
-from SAMMixLib.report import write_together
+from SAMMixLib.experiments.runs import read_result
+from SAMMixLib.reports.report import write_together
 
 Say = Callable[[str], None]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from math import isnan, nan
 
+from SAMMixLib.experiments.aggregate import Line, Result, Scores, Spread, lines, referenced, spread
 from SAMMixLib.experiments.paper_figures import Figures, Published, published
-from SAMMixLib.experiments.seeds import Line, Result, Scores, Spread, lines, referenced, spread
 
 NOTES = """\
 - **cam** and **oracle** are prompt sources. cam: nothing but the image goes in; so it is for the networks without

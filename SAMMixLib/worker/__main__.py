@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from SAMMixLib.runtime import tune_process
+from SAMMixLib.process import tune_process
 
 tune_process()  # before torch
 

@@ -15,19 +15,19 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from SAMMixLib.arrays import write_arrays
-from SAMMixLib.bundle import open_bundle
-from SAMMixLib.device import choose_device, choose_dtype
-from SAMMixLib.dicom import quiet_itk
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.frame_space import frame_image
-from SAMMixLib.models import find_model
+from SAMMixLib.files import write_arrays
+from SAMMixLib.imaging.boxes import frame_image
+from SAMMixLib.imaging.dicom import quiet_itk
+from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.inference.device import choose_device, choose_dtype
+from SAMMixLib.inference.quality import slices_to_review
+from SAMMixLib.inference.scan import Scan
+from SAMMixLib.inference.segmenter import Segmenter
+from SAMMixLib.models.bundle import open_bundle
+from SAMMixLib.models.registry import find_model
+from SAMMixLib.process import return_memory
 from SAMMixLib.progress import Progress
-from SAMMixLib.review import slices_to_review
-from SAMMixLib.runtime import return_memory
-from SAMMixLib.scan import Scan
-from SAMMixLib.segmentation import Segmenter
-from SAMMixLib.volume import read_volume
 from SAMMixLib.worker.protocol import RESULTS_KEPT
 
 CACHE_BYTES = 512 << 20  # of embeddings: 256 slices of LiteMedSAM
@@ -136,7 +136,7 @@ def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) ->
 
 
 def suggest(state: State, progress: Progress, labelled: list[int], count: int) -> dict[str, Any]:
-    from SAMMixLib.suggestion import suggest as rank
+    from SAMMixLib.inference.active_learning import suggest as rank
 
     if state.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
@@ -155,7 +155,7 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
 ) -> dict[str, Any]:
-    from SAMMixLib.finetuning import fine_tune  # its packages are not those that segmenting needs
+    from SAMMixLib.training.finetuning import fine_tune  # its packages are not those that segmenting needs
 
     _drop(state)
     chosen, _ = choose_device(device)

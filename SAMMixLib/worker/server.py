@@ -87,7 +87,7 @@ class _Server:
         try:
             import torch
 
-            from SAMMixLib.device import available_devices
+            from SAMMixLib.inference.device import available_devices
 
             torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: self.check_cancelled())
             versions = {"sammix": __version__, "python": platform.python_version(), "torch": torch.__version__}
@@ -102,7 +102,7 @@ class _Server:
             self._answer(REQUESTS, state, self._requests.get())
 
     def _answer(self, requests: dict[str, Any], state: Any, message: Message) -> None:
-        from SAMMixLib.worker.faults import explain
+        from SAMMixLib.worker.errors import explain
 
         number = self._current = message["id"]
         try:

@@ -18,7 +18,7 @@ class SAMMixModuleTest(unittest.TestCase):
         import numpy as np
         import SimpleITK as sitk
 
-        from SAMMixLib.phantom import make_phantom
+        from SAMMixLib.data.phantom import make_phantom
 
         drawn = make_phantom(size=(128, 128, 24))
         matrix = np.diag([*drawn.ct.GetSpacing(), 1.0])
@@ -38,8 +38,8 @@ class SAMMixModuleTest(unittest.TestCase):
         self.assertEqual("torch" in sys.modules, before)
 
     def test_starter_model_is_installed_whole(self):
-        from SAMMixLib.bundle import open_bundle, verify_bundle
-        from SAMMixLib.models import starter_folder
+        from SAMMixLib.models.bundle import open_bundle, verify_bundle
+        from SAMMixLib.models.registry import starter_folder
 
         verify_bundle(open_bundle(starter_folder()))
 
@@ -51,7 +51,7 @@ class SAMMixModuleTest(unittest.TestCase):
         self.assertEqual({source.sampleName for source in registered}, {"CTLiver", "LiverPhantom"})
 
     def test_liver_is_written_and_read_back(self):
-        from SAMMixLib.scene.segments import createSegmentation, readSegment, writeSegment
+        from SAMMixLib.module.scene.segments import createSegmentation, readSegment, writeSegment
 
         volume, liver = self.phantom()
         segmentation = createSegmentation(volume)
@@ -64,7 +64,7 @@ class SAMMixModuleTest(unittest.TestCase):
         logic = SAMMixLogic()
         if missing := logic.missing():
             self.skipTest(f"not installed: {', '.join(missing)}")
-        from SAMMixLib.scene.segments import readSegment
+        from SAMMixLib.module.scene.segments import readSegment
 
         volume, liver = self.phantom()
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMMixLib.slices import SliceDataset
+from SAMMixLib.data.slices import SliceDataset
+from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.structure import LIVER, Structure
-from SAMMixLib.training_set import TrainingSet
 
 SPACING = (1.5, 1.5)  # mm, about; the slices as stored do not say it
 

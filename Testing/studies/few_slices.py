@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from SAMMixLib.finetuning import fine_tune
-from SAMMixLib.metrics import score_overlap
-from SAMMixLib.models import find_model
-from SAMMixLib.prediction import mean_dice
-from SAMMixLib.runtime import tune_process
-from SAMMixLib.scan import Scan
-from SAMMixLib.segmentation import Segmenter
-from SAMMixLib.slice_readers import axial_mask
-from SAMMixLib.suggestion import suggest
-from SAMMixLib.training_set import TrainingSet
-from SAMMixLib.volume import read_volume
+from SAMMixLib.data.readers import axial_mask
+from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.evaluation.metrics import score_overlap
+from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.inference.active_learning import suggest
+from SAMMixLib.inference.scan import Scan
+from SAMMixLib.inference.segmenter import Segmenter
+from SAMMixLib.inference.slices import mean_dice
+from SAMMixLib.models.registry import find_model
+from SAMMixLib.process import tune_process
+from SAMMixLib.training.finetuning import fine_tune
 
 COLUMNS = (
     "choice", "count", "seed", "slices", "before", "after", "volume_before", "volume_after", "seconds",

@@ -19,15 +19,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMMixLib.config import Config
+from SAMMixLib.data.slices import SliceDataset, read_slices
+from SAMMixLib.evaluation.metrics import score_overlap
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.metrics import score_overlap
-from SAMMixLib.prediction import mean_dice
+from SAMMixLib.imaging.volume import Volume
+from SAMMixLib.inference.scan import Scan
+from SAMMixLib.inference.segmenter import Segmenter
+from SAMMixLib.inference.slices import mean_dice
+from SAMMixLib.process import tune_process
 from SAMMixLib.progress import Progress
-from SAMMixLib.runtime import tune_process
-from SAMMixLib.scan import Scan
-from SAMMixLib.segmentation import Segmenter
-from SAMMixLib.slices import SliceDataset, read_slices
-from SAMMixLib.volume import Volume
 
 COLUMNS = ("bundle", "setting", "dice_all", "dice_liver", "missed", "false", "dice_volume")
 CACHE = 2**31  # bytes

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from collecting import collect
 
-from SAMMixLib.bundle import load_bundle, open_bundle
 from SAMMixLib.config import FINE_TUNING
+from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.finetuning import fine_tune
-from SAMMixLib.models import find_model
-from SAMMixLib.prediction import mean_dice, predict_slices
-from SAMMixLib.runtime import tune_process
-from SAMMixLib.slices import SliceDataset, read_slices
+from SAMMixLib.inference.slices import mean_dice, predict_slices
+from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.registry import find_model
+from SAMMixLib.process import tune_process
+from SAMMixLib.training.finetuning import fine_tune
 
 CORRECTED = 5
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from collecting import collect
 
-from SAMMixLib.bundle import load_bundle
+from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.finetuning import fine_tune
-from SAMMixLib.prediction import PROMPTS, mean_dice, predict_slices
-from SAMMixLib.runtime import tune_process
-from SAMMixLib.slices import SliceDataset, read_slices
+from SAMMixLib.inference.slices import PROMPTS, mean_dice, predict_slices
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.process import tune_process
 from SAMMixLib.structure import TUMOUR
+from SAMMixLib.training.finetuning import fine_tune
 
 TUMOUR_VALUE = 2  # in the masks of LiTS
 LARGE = 60  # pixels at 256 x 256

@@ -1,0 +1,1 @@
+"""Slice data sets, training sets and the phantom."""

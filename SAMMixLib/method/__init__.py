@@ -1,0 +1,1 @@
+"""The paper: Fig. 1 and its equations, on tensors alone."""

@@ -1,0 +1,1 @@
+"""A trained model on disk, and how it is built."""

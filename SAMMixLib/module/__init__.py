@@ -1,0 +1,1 @@
+"""What Slicer's own process runs. Never torch."""

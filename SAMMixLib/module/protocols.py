@@ -1,0 +1,75 @@
+"""What a session needs from the outside: a worker, a case in the scene, the user, and a place for settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from SAMMixLib.module.case_state import Findings
+    from SAMMixLib.structure import Structure
+
+
+class Worker(Protocol):
+    """The client of the worker process, see ``SAMMixLib.worker``."""
+
+    folder: Path
+    log_path: Path
+    alive: bool
+    pid: int | None  # from hello on
+
+    def start(self) -> None: ...
+    def request(self, kind: str, **fields: Any) -> int: ...
+    def poll(self) -> list[dict[str, Any]]: ...
+    def cancel(self, request: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Case(Protocol):
+    """One CT with its liver segmentation. Slices are the k of the axial stack.
+
+    Long work comes as an iterator of short steps, so that the caller can look after its events between them.
+    """
+
+    key: str  # tells cases apart, and changes with the voxels
+    structure: Structure  # which segment is meant; the session sets it
+    version: str  # of the segment: new with each write, and back again by an undo
+
+    def check(self) -> tuple[bool, str, list[str]]: ...
+    def size(self) -> tuple[int, float]: ...  # slices, mm along them
+    def current_slice(self) -> int | None: ...
+    def has_segment(self, structure: Structure | None = None) -> bool: ...  # its own by default
+    def edited_slices(self) -> list[int]: ...  # not as the last result left them
+    def drawn_slices(self) -> list[int]: ...  # of these, those drawn by hand and not by a correction
+    def export(self, path: Path) -> Iterator[None]: ...
+    def write(self, mask: Path, slices: list[int] | None, correction: bool) -> Iterator[None]: ...
+    def areas(self) -> list[float]: ...  # mm2 of each slice of the liver segment
+    def show(self, findings: Findings) -> Iterator[None]: ...
+
+
+class Source(Protocol):
+    """One CT that slices are collected from. Slices are the k of the axial stack, at full resolution."""
+
+    name: str
+    patient: str  # as the training set knows the scan; empty until `identify` has come to its end
+    total: int
+    spacing: tuple[float, float]  # mm (row, column)
+
+    def identify(self) -> Iterator[None]: ...
+    def images(self, ks: Sequence[int]) -> np.ndarray: ...  # int16 [n, h, w], HU
+    def masks(self, ks: Sequence[int], structure: Structure) -> np.ndarray: ...  # uint8 [n, h, w]
+    def provenance(self) -> dict[str, Any]: ...
+
+
+class User(Protocol):
+    def ask(self, question: str) -> bool: ...
+
+
+class Store(Protocol):
+    """Application settings; ``QSettings`` is one."""
+
+    def value(self, key: str, default: Any) -> Any: ...
+    def setValue(self, key: str, value: Any) -> None: ...

@@ -1,0 +1,247 @@
+"""One CT with its liver segmentation, and all that is drawn over them: the scene as a session and a widget see it.
+
+It is the ``Case`` of ``SAMMixLib.module.protocols``. Work that would make the windows stutter comes in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import slicer
+
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
+from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.edits import editedSlices, rememberResult, stamp, version
+from SAMMixLib.module.scene.geometry import ijkToRas, stackToRas, toStack
+from SAMMixLib.module.scene.hygiene import helper
+from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
+from SAMMixLib.module.scene.segments import bounds, createSegmentation, findSegment, readSegment, writeSegment
+from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask
+from SAMMixLib.structure import LIVER, Structure
+
+if TYPE_CHECKING:
+    from SAMMixLib.module.case_state import Box, Findings
+
+FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
+
+
+class Overlays(Protocol):
+    """What is to be drawn; the module's parameter node is one."""
+
+    heatMap: bool
+    legend: bool
+    opacity: float
+    threshold: float
+    box: bool
+
+
+class Case:
+    """A volume node with the segmentation node that takes the result; None for one that is made with the first result.
+
+    Args:
+        overlays: what to draw; nothing by default.
+        saveStateForUndo: called once before each write, for the Segment Editor's undo.
+        editorNode: the Segment Editor's parameters, whose masking limits what is written.
+
+    Attributes:
+        structure: which segment is meant; the session sets what its model segments.
+    """
+
+    def __init__(
+        self,
+        volumeNode,
+        segmentationNode=None,
+        overlays: Overlays | None = None,
+        saveStateForUndo: Callable[[], None] = lambda: None,
+        editorNode=None,
+    ):
+        self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
+        self.structure = LIVER
+        self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
+        self._checked: tuple = ()
+        self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
+        self._stopWatching: Callable[[], None] | None = None
+
+    # What a session asks
+
+    @property
+    def key(self) -> str:
+        image = self.volumeNode.GetImageData()
+        scalars = image and image.GetPointData().GetScalars()
+        return f"{self.volumeNode.GetID()} {scalars.GetMTime() if scalars else 0}"
+
+    def check(self) -> tuple[bool, str, list[str]]:
+        """As ``checkVolume``, which looks at every voxel: done again only when voxels or grid have changed."""
+        seen = (self.key, self.volumeNode.GetName(), ijkToRas(self.volumeNode).tobytes())
+        if self._checked[:1] != (seen,):
+            self._checked = (seen, checkVolume(self.volumeNode))
+        return self._checked[1]
+
+    def size(self) -> tuple[int, float]:
+        """Slices of the axial stack, and its length in mm."""
+        slices = toStack(slicer.util.arrayFromVolume(self.volumeNode), self.volumeNode).shape[0]
+        return slices, slices * float(np.linalg.norm(stackToRas(self.volumeNode)[:3, 2]))
+
+    def current_slice(self) -> int | None:
+        return currentSlice(self.volumeNode)
+
+    def has_segment(self, structure: Structure | None = None) -> bool:
+        """Whether there is a segment of the structure; of the case's own by default."""
+        segmentation = self.segmentationNode
+        return segmentation is not None and findSegment(segmentation, structure or self.structure) is not None
+
+    def edited_slices(self) -> list[int]:
+        """Slices that are not as the last result left them, corrections by box included."""
+        if self.segmentationNode is None:
+            return []
+        return editedSlices(self.segmentationNode, self.volumeNode, self.structure)
+
+    def drawn_slices(self) -> list[int]:
+        """The edited slices that were drawn by hand: a correction by box leaves out those that it wrote itself."""
+        edited = self.edited_slices()
+        if not edited:
+            return []
+        current = self._segment()
+        return [k for k in edited if self._corrections.get(k) != np.packbits(current[k]).tobytes()]
+
+    def export(self, path: Path) -> Iterator[None]:
+        """As ``exportVolume``."""
+        return exportVolume(self.volumeNode, path)
+
+    def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
+        """Write a mask file into the segment: one state of the undo.
+
+        Raises:
+            SAMMixError: the volume is gone or changed its grid, or the segmentation cannot take the mask. Nothing has
+                changed then.
+        """
+        if self.volumeNode.GetScene() is None:
+            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+        array = importMask(mask, self.volumeNode)
+        yield
+        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
+            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
+            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
+        else:
+            self._saveStateForUndo()
+        yield
+        writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
+        yield
+        if correction:
+            written = self._segment()
+            self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
+        else:
+            rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
+        stamp(self.segmentationNode, self.structure)
+        yield
+
+    @property
+    def version(self) -> str:
+        """Tells the states of the segment apart that writes made; undo and redo bring one back."""
+        return version(self.segmentationNode, self.structure) if self.segmentationNode else ""
+
+    def areas(self) -> list[float]:
+        """mm2 of the segment in each slice."""
+        if self.segmentationNode is None:
+            return [0.0] * self.size()[0]
+        columns = stackToRas(self.volumeNode)[:3, :2]
+        pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
+        stack = self._segment()
+        counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
+        counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
+        return (counts * pixel).tolist()
+
+    def show(self, findings: Findings) -> Iterator[None]:
+        """Draw heat map, chart and box of what was found."""
+        if self._overlays is None:
+            return
+        if findings.cam is not None:
+            loadCam(findings.cam, self.volumeNode)
+            yield
+        self.drawChart(findings)
+        yield
+        self.draw(findings)
+
+    # What the widget asks
+
+    def draw(self, findings: Findings | None) -> None:
+        """Bring heat map and box into line with the overlays that the user wants and the slice that is looked at."""
+        if self.volumeNode.GetScene() is None:
+            return
+        cam = helper(self.volumeNode, "cam")
+        if cam is not None:
+            setThreshold(cam, self._overlays.threshold)
+            if self._overlays.heatMap:
+                showCam(cam, self._overlays.opacity)
+                legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam)
+                legend.SetVisibility(self._overlays.legend)
+            else:
+                hideCam(cam)
+        if findings is not None:
+            k = self.current_slice()
+            boxes = findings.boxes.get(k, []) if self._overlays.box else []
+            showBox(boxNode(self.volumeNode), self.volumeNode, k, boxes[0] if boxes else None)
+
+    def drawChart(self, findings: Findings) -> None:
+        p, area = findings.curves()
+        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+
+    def bringIntoView(self) -> None:
+        """Show the volume in the slice views, where the red one does not show it already."""
+        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+        if red is not None and red.GetBackgroundVolumeID() != self.volumeNode.GetID():
+            slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
+
+    def watchSegment(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever the voxels of the segmentation may have changed; gives back a function that ends it."""
+        segmentation = self.segmentationNode.GetSegmentation()
+        events = (
+            slicer.vtkSegmentation.SourceRepresentationModified,
+            slicer.vtkSegmentation.SegmentModified,  # all that an undo tells
+            slicer.vtkSegmentation.SegmentRemoved,
+        )
+        tags = [segmentation.AddObserver(event, lambda *_: callback()) for event in events]
+        return lambda: [segmentation.RemoveObserver(tag) for tag in tags]
+
+    def hide(self) -> None:
+        """Take heat map and box from the views; the user's own foreground comes back."""
+        self.editBox(None)
+        if (cam := helper(self.volumeNode, "cam")) is not None:
+            hideCam(cam)
+        if (box := helper(self.volumeNode, "box")) is not None:
+            box.GetDisplayNode().SetVisibility(False)
+
+    def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
+        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it.
+
+        The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
+        """
+        if self._stopWatching is not None:
+            self._stopWatching()
+            self._stopWatching = None
+        box = boxNode(self.volumeNode) if dragged else helper(self.volumeNode, "box")
+        if box is not None:
+            setEditable(box, dragged is not None)
+        if dragged is not None:
+            alignView(self.volumeNode)
+            self._stopWatching = watchBox(box, self.volumeNode, dragged)
+
+    def chartNode(self):
+        return helper(self.volumeNode, "chart")
+
+    def jump(self, k: int) -> None:
+        """Go to a slice; one beyond the stack means its end."""
+        jumpToSlice(self.volumeNode, min(max(k, 0), self.size()[0] - 1))
+
+    def jumpToReview(self, findings: Findings) -> None:
+        """Go to the next slice where the model is unsure, the worst first."""
+        if (k := nextToReview(findings.review, self.current_slice())) is not None:
+            self.jump(k)
+
+    def _segment(self) -> np.ndarray:
+        return toStack(readSegment(self.segmentationNode, self.volumeNode, self.structure), self.volumeNode)

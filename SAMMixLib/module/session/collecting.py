@@ -1,0 +1,245 @@
+"""What goes into a training set at a click: slices with their mask, slices without the structure, ranges of labels."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from SAMMixLib.data.training_set import CARD, Entry, TrainingSet, sets_folder
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.module.protocols import Source
+from SAMMixLib.module.session.errors import attempt
+from SAMMixLib.module.session.pictures import slice_picture
+from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.module.texts import slices as slices_text
+from SAMMixLib.structure import LIVER, Structure
+
+IN_A_STEP = 2  # slices that are written before the windows get their turn
+THUMBNAIL = 56  # pixels
+
+
+class Collector:
+    """The open training set, and the work that fills it in short steps: each is on the disk when it is done.
+
+    Attributes:
+        entries: the slices of the set as they count now.
+        changes: how often `entries` has changed.
+        message, error: what came of the last click, for the user; one of them is empty.
+    """
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self.set: TrainingSet | None = None
+        self.entries: list[Entry] = []
+        self.changes = 0
+        self.message = self.error = ""
+        self._work: deque[Iterator[None]] = deque()
+        self._thumbnails: dict[tuple[Path, int], np.ndarray] = {}
+        last = settings.get("training_set", "")
+        if last and (Path(last) / CARD).is_file():
+            self.open(Path(last))
+        elif folders := self.folders():
+            self.open(folders[0])
+
+    @property
+    def structure(self) -> Structure:
+        """What the masks show; the liver where no set is open yet."""
+        return self.set.structure if self.set else LIVER
+
+    # Sets
+
+    def folders(self) -> list[Path]:
+        """The training sets that can be chosen: the user's own, and the one that is open wherever it lies."""
+        found = {card.parent for card in sets_folder().glob(f"*/{CARD}") if card.parent.name[0] != "."}
+        return sorted(found | ({self.set.folder} if self.set else set()), key=lambda folder: folder.name.lower())
+
+    def open(self, folder: Path) -> None:
+        self._guarded(lambda: self._take(TrainingSet.open(folder)))
+
+    def create(self, name: str, structure: Structure = LIVER) -> None:
+        """Make a set among the user's own, and open it."""
+
+        def make() -> None:
+            folder = sets_folder() / name.strip()
+            if not name.strip() or folder.parent != sets_folder() or folder.name[0] == ".":
+                raise SAMMixError(f"{name!r}: not usable as a name; use letters, digits and spaces")
+            sets_folder().mkdir(parents=True, exist_ok=True)
+            self._take(TrainingSet.create(folder, structure, name.strip()))
+
+        self._guarded(make)
+
+    def import_(self, archive: Path) -> None:
+        """Unpack an exported set among the user's own, and open it."""
+
+        def steps() -> Iterator[None]:
+            folder = sets_folder() / archive.stem
+            self.message = f"Reading {archive.name}"
+            yield from TrainingSet.import_in_steps(archive, folder)
+            self._take(TrainingSet.open(folder))
+            self.message = f"Opened {archive.name}."
+
+        self._work.append(steps())
+
+    def export(self, target: Path) -> None:
+        """Write the open set as one zip file."""
+
+        def steps() -> Iterator[None]:
+            self.message = f"Writing {target.name}"
+            yield from self.set.export_in_steps(target)
+            self.message = f"Wrote {target.name}."
+
+        self._work.append(steps())
+
+    # Slices
+
+    def take(self, source: Source, ks: Iterable[int], how: str) -> None:
+        """Add slices with their mask as it stands; one without any of the structure counts as a slice without it."""
+        ks = sorted(ks)
+
+        def begin() -> Iterator[None]:
+            masks = source.masks(ks, self.structure)
+            labels = {k: bool(mask.any()) for k, mask in zip(ks, masks, strict=True)}
+            return self._add(self.set, source, labels, how, masks)
+
+        self._begin(begin)
+
+    def identify(self, source: Source) -> None:
+        """Find the name of a scan, by which :meth:`labelled` knows its slices again."""
+        if not source.patient:
+            self._work.append(source.identify())
+
+    def exclude(self, source: Source, k: int) -> None:
+        """Add a slice as one without the structure, whatever the segment holds there."""
+        self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
+
+    def label(self, source: Source, first: int, last: int, rest: bool) -> None:
+        """Image-level labels: the structure is in slices first to last, and nowhere else if `rest` is to be labelled.
+
+        Slices that have a mask keep it.
+        """
+        low, high = min(first, last), min(max(first, last), source.total - 1)
+        labels = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
+        self._begin(lambda: self._add(self.set, source, labels, "range"))
+
+    def set_active(self, entries: Iterable[Entry], active: bool) -> None:
+        """Tick or untick slices: only ticked ones are trained on."""
+
+        def write() -> None:
+            self.set.set_active([(entry.patient, entry.slice) for entry in entries], active)
+            self._read()
+
+        self._guarded(write)
+
+    def labelled(self, source: Source) -> list[int]:
+        """The ticked slices of an identified scan whose outline is known: with a mask, or without the structure."""
+        return [entry.slice for entry in self.entries if entry.patient == source.patient and entry.active
+                and (entry.has_mask or not entry.label)]  # fmt: skip
+
+    def thumbnail(self, entry: Entry) -> np.ndarray | None:
+        """uint8 [rows, columns, 3]; reads the slice the first time. None where it cannot be read."""
+        where = (entry.file, entry.row)
+        if where not in self._thumbnails:
+            try:
+                image, mask = self.set.load(entry)
+            except SAMMixError as error:
+                self.error = str(error)
+                return None
+            shown = [(mask, self.set.structure.color)] if entry.has_mask else []
+            self._thumbnails[where] = slice_picture(image, shown, THUMBNAIL, entry.spacing)
+        return self._thumbnails[where]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._work)
+
+    def tick(self) -> None:
+        """Do one short step of what there is to do."""
+        if self._work:
+            work = self._work[0]
+            self._guarded(lambda: next(work, self) is self and self._work.popleft(), work)
+
+    # Inside
+
+    def _begin(self, work: Callable[[], Iterator[None]]) -> None:
+        if self.set is None:
+            self.create(LIVER.name)
+        if self.set is not None:
+            self.message = ""
+            self._guarded(lambda: self._work.append(work()))
+
+    def _add(
+        self, target: TrainingSet, source: Source, labels: dict[int, bool], how: str, masks: np.ndarray | None = None
+    ) -> Iterator[None]:
+        if not source.patient:
+            yield from source.identify()
+        ks, kept = list(labels), []
+        if how == "range":
+            known = {entry.slice: entry for entry in target.entries() if entry.patient == source.patient}
+            kept = [k for k in ks if k in known and known[k].has_mask]
+            ks = [k for k in ks if not (k in known and (known[k].has_mask or known[k].label == labels[k]))]
+        provenance = source.provenance() | {"how": how}
+        for start in range(0, len(ks), IN_A_STEP):
+            some = ks[start : start + IN_A_STEP]
+            target.add(
+                source.patient,
+                np.array(some),
+                source.images(some),
+                source.spacing,
+                np.array([labels[k] for k in some]),
+                None if masks is None else masks[start : start + IN_A_STEP],
+                provenance,
+            )
+            self.message = f"Writing, {start + len(some)} of {len(ks)} slices"
+            yield
+        if target is self.set:
+            self._read()
+        self.message = _told(ks, labels, kept, target.structure.name)
+
+    def _take(self, opened: TrainingSet) -> None:
+        self.set = opened
+        self._settings.set("training_set", str(opened.folder))
+        self._thumbnails.clear()
+        self._read()
+
+    def _read(self) -> None:
+        self.entries = self.set.entries()
+        self.changes += 1
+
+    def _guarded(self, action: Callable[[], object], work: Iterator[None] | None = None) -> None:
+        """Do it; whatever it raises becomes the one line that the user sees, and ends this work."""
+        self.error = attempt(action, "the training set")
+        if not self.error:
+            return
+        self.message = ""
+        if work in self._work:
+            self._work.remove(work)
+
+
+def kind(entry: Entry, structure: str) -> str:
+    """What is known of a slice, in the words of the list."""
+    if not entry.label:
+        return f"no {structure}"
+    return f"{structure} with mask" if entry.has_mask else f"{structure} by label"
+
+
+def summary(entries: Iterable[Entry], structure: str) -> str:
+    """How many slices of each kind are ticked, of how many scans."""
+    active = [entry for entry in entries if entry.active]
+    if not active:
+        return "Nothing collected yet."
+    counts = Counter(kind(entry, structure) for entry in active)
+    scans = len({entry.patient for entry in active})
+    listed = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    return f"{listed}; of {scans} scan{'s' * (scans > 1)}"
+
+
+def _told(ks: list[int], labels: dict[int, bool], kept: list[int], structure: str) -> str:
+    parts = []
+    for shown, words in ((True, f"with {structure}"), (False, f"without {structure}")):
+        if some := [k for k in ks if labels[k] is shown]:
+            parts.append(f"{slices_text(some)} {words}")
+    told = f"Taken: {'; '.join(parts)}." if parts else "Nothing new to take."
+    return told + (f" {slices_text(kept).capitalize()} kept the mask." if kept else "")

@@ -1,0 +1,123 @@
+"""How the panel looks: for each widget of the ``.ui`` file, the properties that depend on what goes on."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from SAMMixLib.module import texts
+from SAMMixLib.module.case_state import Findings
+from SAMMixLib.module.protocols import Case
+from SAMMixLib.module.session.eta import CLASSIFY, SEGMENT, WRITE
+from SAMMixLib.module.session.session import Session, State
+
+STEPS = 1000  # of the progress bar
+DOING = {
+    State.STARTING: "Starting",
+    State.LOADING: "Loading the model",
+    State.IMPORTING: "Writing the segment",
+    State.CANCELLING: "Cancelling",
+}
+STAGES = {CLASSIFY: "Looking for the liver", SEGMENT: "Segmenting", WRITE: "Finishing"}
+
+Look = dict[str, dict[str, Any]]
+"""widget name -> property -> value"""
+
+
+def look(session: Session, case: Case | None) -> Look:
+    """The panel's state. Without a case there is no volume to work on."""
+    ok, reason, warnings = case.check() if case else (False, "Choose a CT volume.", [])
+    findings = session.found.get(case.key) if case else None
+    k = case.current_slice() if case else None
+    cancel = session.busy and not session.correcting
+    can_correct = bool(case) and k is not None and not cancel and session.can_correct(case)
+    return {
+        "noticeLabel": _text("" if session.busy else reason if case and not ok else "\n".join(warnings)),
+        "segmentButton": {
+            "text": "Cancelling" if session.state is State.CANCELLING else "Cancel" if cancel else "Segment Liver",
+            "enabled": session.state in (State.STARTING, State.LOADING, State.RUNNING) if cancel else ok,
+            "toolTip": "Stop; the scene stays as it is" if cancel else reason or "Segment the liver in this CT",
+        },
+        "estimateLabel": _text(_estimate(session, case) if ok and not session.busy else ""),
+        "progressBar": _progress(session),
+        "resultLabel": _text(texts.result_line(findings) if findings else ""),
+        "statusLabel": _text(_error(session)),
+        "volumeSelector": {"enabled": not session.busy},
+        "segmentationSelector": {"enabled": not session.busy},
+        "modelSelector": {"enabled": not session.busy},
+        "deviceSelector": {"enabled": not session.busy},
+        "unloadButton": {"enabled": session.loaded and not session.busy},
+        "chartLabel": {"text": _chart_legend(findings)},
+        "sliceLabel": {"text": texts.slice_line(findings, k) if findings and k is not None else ""},
+        "reviewButton": {
+            "text": _review_text(findings),
+            "enabled": bool(findings and findings.review),
+        },
+        "editBoxButton": {"enabled": can_correct},
+        "noLiverButton": {"enabled": can_correct},
+        "liverButton": {"enabled": can_correct},
+        "hintLabel": {"text": _hint(session, case)},
+    }
+
+
+def changes(before: Look, after: Look) -> Look:
+    """What of `after` is not so already."""
+    return {
+        name: fresh
+        for name, properties in after.items()
+        if (fresh := {key: value for key, value in properties.items() if before.get(name, {}).get(key) != value})
+    }
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"text": text, "visible": bool(text)}
+
+
+def _estimate(session: Session, case: Case) -> str:
+    name = session.device_name()
+    found = {device["name"]: device["text"] for device in session.settings.devices}
+    device = found.get(name, "CPU" if name == "cpu" else name)
+    return f"{device}: about {texts.duration(session.expected_seconds(case))} for this scan"
+
+
+def _progress(session: Session) -> dict[str, Any]:
+    if not session.busy or session.correcting:
+        return {"visible": False, "value": 0, "format": ""}
+    fraction, left = session.progress()
+    stage, done, total = session.stage()
+    doing = DOING.get(session.state) or STAGES.get(stage, "Working")
+    if session.state is State.RUNNING and total:
+        doing += f", {done} of {total}"
+    if session.state in (State.STARTING, State.LOADING, State.RUNNING):
+        doing += f" \u2013 {texts.duration(left)} left"
+    return {"visible": True, "value": round(STEPS * fraction), "format": doing}
+
+
+def _review_text(findings: Findings | None) -> str:
+    if findings is None:
+        return "Next to review"
+    return f"Next to review ({len(findings.review)})" if findings.review else "Nothing to review"
+
+
+def _chart_legend(findings: Findings | None) -> str:
+    """Rich text with the colours of the chart's curves."""
+    if findings is None:
+        return ""
+    largest = max(findings.area_mm2.values(), default=0) / 100
+    entries = (("#1f78b5", "p(liver)"), ("#de8266", f"area / {largest:.0f} cm\u00b2"), ("#d62829", "to review"))
+    return "&nbsp;&nbsp;".join(f'<span style="color: {color}">\u25a0</span> {text}' for color, text in entries)
+
+
+def _error(session: Session) -> str:
+    if not session.error:
+        return ""
+    log = f' <a href="{session.log.as_uri()}">Show the log</a>' if session.log else ""
+    return f'<span style="color: #c62828">{escape(session.error)}</span>{log}'
+
+
+def _hint(session: Session, case: Case | None) -> str:
+    if case is None or case.key not in session.found:
+        return "Segment the liver first."
+    if not session.can_correct(case):
+        return "The model does not hold this scan any more: to correct it by boxes, press Segment Liver."
+    return "Edit box: drag its corners in the red view; the slice is segmented again at once."

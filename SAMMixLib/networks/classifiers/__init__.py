@@ -1,0 +1,1 @@
+"""The classifier R of the paper."""

@@ -1,0 +1,1 @@
+"""SAM's image encoders, prompt encoder and mask decoder."""

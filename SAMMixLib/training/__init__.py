@@ -1,0 +1,1 @@
+"""From slices with labels and a few masks to a model."""

@@ -1,0 +1,113 @@
+"""A training run as data: which slices, which patients validate, which masks count, which config.
+
+A recipe is a JSON file such as ``Resources/recipes/starter.json``; every run folder holds its own, so that a killed run
+can be resumed with nothing but its folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SAMMixLib.config import Config
+from SAMMixLib.data.slices import SliceDataset, read_slices, split_patients
+from SAMMixLib.errors import SAMMixError
+
+FILE = "recipe.json"
+
+
+@dataclass
+class Source:
+    """One slice data set, see :func:`SAMMixLib.data.slices.read_slices`."""
+
+    path: str
+    hu_range: tuple[float, float] = (-40.0, 160.0)
+    middle: float = 1.0
+    exclude: list[str] = field(default_factory=list)  # patients
+    mask_value: int | None = None
+
+
+@dataclass
+class Recipe:
+    """All that a training run needs.
+
+    `validation` names the patients held out; without names a fifth of the patients is drawn by the seed. `labelled`
+    lists (patient, slice) of the masks to use; without a list they are drawn by the seed.
+    """
+
+    sources: list[Source]
+    config: Config
+    validation: list[str] = field(default_factory=list)
+    labelled: list[tuple[str, int]] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def read(self) -> tuple[SliceDataset, SliceDataset, np.ndarray | None]:
+        """Training set, validation set, and the positions of the listed labelled slices.
+
+        Raises:
+            SAMMixError: a source cannot be read, or a named patient or slice is not in it.
+        """
+        parts = []
+        for source in self.sources:
+            data = read_slices(
+                source.path, self.config.model.size, source.hu_range, source.middle, mask_value=source.mask_value
+            )
+            parts.append(data.select(~np.isin(data.patients, source.exclude)))
+        data = SliceDataset.concatenate(parts)
+        names = self.validation
+        if not names:
+            split = split_patients(data.patient_names(), {"train": 0.8, "validation": 0.2}, self.config.training.seed)
+            names = split["validation"]
+        unknown = sorted(set(names) - set(data.patients))
+        if unknown:
+            raise SAMMixError(f"validation patient {unknown[0]} is not in the data; check the names")
+        held_out = np.isin(data.patients, names)
+        train = data.select(~held_out)
+        return train, data.select(held_out), None if self.labelled is None else _positions(train, self.labelled)
+
+    def save(self, folder: Path) -> None:
+        """Keep the recipe in the run folder, with absolute paths."""
+        data = dataclasses.asdict(self)
+        for source in data["sources"]:
+            source["path"] = str(Path(source["path"]).resolve())
+        beside = folder / f".{FILE}.tmp"
+        beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, folder / FILE)
+
+
+def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
+    """The recipe in a JSON file; relative source paths start at `data_root`.
+
+    Raises:
+        SAMMixError: the file is missing or is no recipe.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        sources = [Source(**source) for source in data["sources"]]
+    except OSError as error:
+        raise SAMMixError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SAMMixError(f"{path}: not a training recipe ({error})") from None
+    for source in sources:
+        source.path = str((data_root or Path()) / source.path)
+        source.hu_range = tuple(source.hu_range)
+    config = Config.from_dict(data.get("config", {}), str(path))
+    labelled = data.get("labelled")
+    listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]
+    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}))
+
+
+def _positions(data: SliceDataset, labelled: list[tuple[str, int]]) -> np.ndarray:
+    place = {(str(p), int(i)): n for n, (p, i) in enumerate(zip(data.patients, data.indices, strict=True))}
+    for patient, index in labelled:
+        if (patient, index) not in place:
+            raise SAMMixError(f"labelled slice {index} of patient {patient} is not in the training set; check the list")
+        if not data.has_mask[place[patient, index]]:
+            raise SAMMixError(f"slice {index} of patient {patient} is listed as labelled but has no mask")
+    return np.array(sorted(place[entry] for entry in labelled))

@@ -1,0 +1,227 @@
+"""DICOM series: found, chosen, put in order, and refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.volume import read_volume
+
+UID = "1.2.826.0.1.3680043.2.1125.1."
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+UPRIGHT = np.eye(3)
+HU = np.random.default_rng(0).integers(-1000, 400, (6, 4, 5)).astype(np.int16)
+
+
+def write_slice(path: Path, pixels: np.ndarray, position=(0.0, 0.0, 0.0), direction=UPRIGHT, **tags) -> Path:
+    """One DICOM file; ``tags`` are named like ``t0008_0060``."""
+    image = sitk.GetImageFromArray(pixels[None])
+    image.SetOrigin(position)
+    image.SetDirection(np.ravel(direction).astype(float))
+    image.SetSpacing((0.75, 0.5, 3.0))
+    defaults = {
+        "t0008_0016": CT_STORAGE,
+        "t0008_0018": f"{UID}9.{abs(hash(path)) % 10**9}",
+        "t0008_0060": "CT",
+        "t0008_0008": "ORIGINAL\\PRIMARY\\AXIAL",
+        "t0020_000e": UID + "1",
+        "t0020_0011": "1",
+        "t0018_0050": "3",
+        "t0028_1052": "-1024",
+        "t0028_1053": "1",
+    }
+    for name, value in {**defaults, **tags}.items():
+        image.SetMetaData(name[1:].replace("_", "|"), value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.Execute(image)
+    return path
+
+
+def write_series(folder: Path, heights=range(0, 18, 3), names=None, **tags) -> Path:
+    names = names or [f"{n:02}.dcm" for n in range(len(heights))]
+    for name, pixels, z in zip(names, HU, heights, strict=False):
+        write_slice(folder / name, pixels, (-10.5, 20.25, float(z)), **tags)
+    return folder
+
+
+def refusal(path: Path, **options) -> str:
+    with pytest.raises(SAMMixError) as caught:
+        read_volume(path, **options)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message
+
+
+def voxels(path: Path, **options) -> np.ndarray:
+    return sitk.GetArrayFromImage(read_volume(path, **options).image)
+
+
+def test_series_in_order_of_position(tmp_path):
+    """Names, and instance numbers, say nothing: positions do; subfolders are searched."""
+    write_series(tmp_path / "study" / "a", names=["f.dcm", "a", "e.IMA", "1.2.3.4", "c.dcm", "b.dcm"])
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    volume = read_volume(tmp_path)
+    assert volume.warnings == () and volume.name == tmp_path.name
+    assert np.array_equal(sitk.GetArrayFromImage(volume.image), HU)
+    assert volume.image.GetSpacing() == (0.75, 0.5, 3.0)
+    assert volume.image.GetOrigin() == (-10.5, 20.25, 0.0)
+    assert volume.image.GetDirection() == tuple(np.eye(3).ravel())
+
+
+def test_one_file_stands_for_its_series(tmp_path):
+    write_series(tmp_path)
+    write_series(tmp_path, names=[f"other{n}.dcm" for n in range(6)], t0020_000e=UID + "2")
+    volume = read_volume(tmp_path / "03.dcm")
+    assert volume.name == "03"
+    assert np.array_equal(sitk.GetArrayFromImage(volume.image), HU)
+    assert "DICOM folder only" in refusal(tmp_path / "03.dcm", series="1")
+
+
+def test_sagittal_series(tmp_path):
+    direction = np.array([[0, 0, 1], [1, 0, 0], [0, -1, 0]])
+    for n, pixels in enumerate(HU):
+        write_slice(tmp_path / f"{9 - n}.dcm", pixels, (2.0 * n, 0.0, 0.0), direction)
+    volume = read_volume(tmp_path)
+    direction_read = np.reshape(volume.image.GetDirection(), (3, 3))
+    assert np.abs(direction_read @ [0, 0, 1]).argmax() == 0
+    stack = volume.axial()
+    assert stack.array.shape == (4, 5, 6) and stack.spacing == (0.5, 0.75, 2.0)
+    assert np.array_equal(stack.array, HU.transpose(1, 2, 0)[::-1])
+
+
+def test_choice_among_series(tmp_path):
+    write_series(tmp_path / "a", t0020_0011="2", t0008_103e="Abdomen 3 mm")
+    write_series(tmp_path / "b", t0020_0011="10", t0020_000e=UID + "2", t0008_103e="Lung")
+    write_series(tmp_path / "c", t0020_0011="1", t0020_000e=UID + "3", t0008_0060="MR")
+    message = refusal(tmp_path)
+    assert "2 CT series" in message
+    assert f"1: 'Abdomen 3 mm', 6 slices of 5 x 4, UID {UID}1; 2: 'Lung'" in message
+    for series in ("1", "2", UID + "1"):
+        assert np.array_equal(voxels(tmp_path, series=series), HU)
+    assert "no CT series '3'" in refusal(tmp_path, series="3")
+    assert "the modality is MR" in refusal(tmp_path, series=UID + "3")
+
+
+def test_scouts_and_secondary_captures_are_left_out(tmp_path):
+    write_series(tmp_path)
+    scout = np.zeros((9, 9), np.int16)
+    write_slice(tmp_path / "scout1.dcm", scout, t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER")
+    write_slice(tmp_path / "scout2.dcm", scout, t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER", t0020_000e=UID + "2")
+    report = write_slice(tmp_path / "report.dcm", scout, t0020_000e=UID + "3")
+    position, unknown = b"\x20\x00\x32\x00", b"\x20\x00\x33\x00"  # little-endian tags
+    report.write_bytes(report.read_bytes().replace(position, unknown))
+    assert np.array_equal(voxels(tmp_path), HU)
+    assert "a scout (localizer)" in refusal(tmp_path / "scout2.dcm")
+    assert "without position" in refusal(report)
+
+
+def test_nothing_to_segment(tmp_path):
+    assert "no DICOM file" in refusal(tmp_path)
+    write_series(tmp_path, t0008_0060="PT")
+    assert "6 file(s): the modality is PT, not CT" in refusal(tmp_path)
+
+
+def test_rescale_of_every_slice_counts(tmp_path):
+    for n, pixels in enumerate(HU):
+        path = write_slice(tmp_path / f"{n}.dcm", pixels // 2 * 2, (0.0, 0.0, 3.0 * n), t0028_1053=str(n % 2 + 1))
+        if n == 3:
+            slope = b"\x28\x00\x53\x10\x02\x00\x00\x00"  # the writer itself refuses a fraction
+            path.write_bytes(path.read_bytes().replace(slope + b"2 ", slope + b".5"))
+    expected = (HU // 2 * 2).astype(float)
+    expected[3] = (expected[3] + 1024) / 4 - 1024
+    assert np.array_equal(voxels(tmp_path), expected)
+
+
+def test_missing_slices(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "02.dcm").unlink()
+    (tmp_path / "03.dcm").unlink()
+    assert "2 slice(s) missing at a distance of 3 mm (after 01.dcm)" in refusal(tmp_path)
+
+
+def test_damaged_slice(tmp_path):
+    write_series(tmp_path)
+    path = tmp_path / "05.dcm"
+    path.write_bytes(path.read_bytes()[:-10])
+    (warning,) = read_volume(tmp_path).warnings
+    assert "1 DICOM file(s) left out" in warning
+    assert "damaged" in refusal(path)
+    path = tmp_path / "03.dcm"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "1 slice(s) missing" in refusal(tmp_path)
+
+
+def test_uneven_slices(tmp_path):
+    write_series(tmp_path / "irregular", heights=[0, 3, 6, 11, 18, 26])
+    assert "slices lie 3 to 8 mm apart" in refusal(tmp_path / "irregular")
+    write_series(tmp_path / "rounded", heights=[0, 3, 6.1, 9, 12, 15])
+    volume = read_volume(tmp_path / "rounded")
+    assert "off an even grid by up to 0.1 mm" in volume.warnings[0]
+    assert volume.image.GetSpacing()[2] == 3.0
+
+
+def test_gantry_tilt(tmp_path):
+    for n, pixels in enumerate(HU):
+        write_slice(tmp_path / f"{n}.dcm", pixels, (0.0, n * 3 * np.tan(np.radians(12)), 3.0 * n))
+    message = refusal(tmp_path)
+    assert "lean by 12.0 degrees (gantry tilt)" in message and "apart" not in message
+
+
+def test_repeated_slices(tmp_path):
+    write_series(tmp_path)
+    shutil.copy(tmp_path / "02.dcm", tmp_path / "copy.dcm")
+    volume = read_volume(tmp_path)
+    assert np.array_equal(sitk.GetArrayFromImage(volume.image), HU)
+    assert "1 slice(s) that are there twice" in volume.warnings[0]
+    write_slice(tmp_path / "phase.dcm", HU[0] + 1, (-10.5, 20.25, 9.0))
+    assert "different images at one position" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"pixels": np.zeros((8, 8), np.int16)}, "different size"),
+        ({"direction": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])}, "different orientation"),
+    ],
+)
+def test_slices_that_do_not_belong_together(tmp_path, change, why):
+    write_series(tmp_path)
+    write_slice(tmp_path / "x.dcm", **{"pixels": HU[0], "position": (-10.5, 20.25, 18.0), **change})
+    assert why in refusal(tmp_path)
+
+
+def test_single_slice(tmp_path):
+    volume = read_volume(write_slice(tmp_path / "one.dcm", HU[0]))
+    assert "a single slice; its thickness is 3 mm" in volume.warnings[0]
+    assert volume.image.GetSpacing() == (0.75, 0.5, 3.0)
+    assert "without thickness" in refusal(write_slice(tmp_path / "b" / "one.dcm", HU[0], t0018_0050="0"))
+
+
+def test_jpeg2000_without_uids(shared_data):
+    volume = read_volume(shared_data / "volumes" / "totalseg_b_dicom")
+    assert volume.image.GetSpacing() == (0.9765625, 0.9765625, 2.0)
+    assert volume.image.GetOrigin() == (-249.51171875, -437.51171875, -804.5)
+
+
+def test_one_file_of_real_series(shared_data):
+    folder = shared_data / "odd" / "dcmqi_ct3"
+    assert np.array_equal(voxels(folder / "02.dcm"), voxels(folder))
+    assert read_volume(folder).image.GetOrigin()[2] == pytest.approx(-128.690002)
+
+
+def test_itk_stays_silent(tmp_path, shared_data, capfd):
+    read_volume(shared_data / "odd" / "dcmqi_ct3")
+    refusal(shared_data / "odd" / "ge_irregular_dicom")
+    refusal(shared_data / "odd")
+    (tmp_path / "text.dcm").write_text("nothing")
+    refusal(tmp_path / "text.dcm")
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,167 @@
+"""Whole volumes with the starter model, the gate along z, and the grid that the mask comes back on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from SAMMixLib.config import PRESETS
+from SAMMixLib.data.phantom import make_phantom
+from SAMMixLib.errors import Cancelled, SAMMixError
+from SAMMixLib.evaluation.metrics import score_masks
+from SAMMixLib.imaging.volume import read_volume, write_mask
+from SAMMixLib.inference.device import choose_device, choose_dtype
+from SAMMixLib.inference.gating import gate
+from SAMMixLib.inference.scan import largest_component, smooth_boxes
+from SAMMixLib.inference.segmenter import Segmenter, prepare
+from SAMMixLib.method.sam_mix import build_model
+from SAMMixLib.models.registry import starter_folder
+from SAMMixLib.structure import KIDNEY
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_bundle(starter_folder(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(seed=3, size=(256, 256, 20))
+
+
+def test_the_starter_segments_the_phantom(segmenter, phantom, tmp_path):
+    sitk.WriteImage(phantom.ct, str(tmp_path / "ct.nii.gz"))
+    volume = read_volume(tmp_path / "ct.nii.gz")
+    seen = []
+    result = segmenter.segment(volume, lambda stage, done, total: seen.append((stage, done, total)))
+    truth = sitk.GetArrayFromImage(phantom.liver)
+    assert score_masks(result.mask, truth, result.spacing).dice >= 0.90
+    with_box = np.array([len(boxes) > 0 for boxes in result.boxes])
+    assert not result.mask[~with_box].any() and not result.cams[~with_box].any()
+    assert result.slice_range is not None and result.volume_ml == pytest.approx(truth.sum() * 0.0337, rel=0.15)
+    assert (result.predicted_iou[with_box] > 0).all()
+    assert ("classify slices", 20, 20) in seen and seen[-1][1] == seen[-1][2]
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(code=st.sampled_from(["RAI", "PIL", "SPR", "LSA"]), angle=st.floats(-0.2, 0.2))
+def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phantom, tmp_path, code, angle):
+    rotation = sitk.Euler3DTransform()
+    rotation.SetRotation(angle, 0.0, angle / 2)
+    turned = sitk.Image(phantom.ct[:, :, 7:12])
+    turned.SetDirection(rotation.GetMatrix())
+    plain, stored = tmp_path / "plain.nrrd", tmp_path / "stored.nrrd"
+    sitk.WriteImage(turned, str(plain))
+    sitk.WriteImage(sitk.DICOMOrient(turned, code), str(stored))
+    masks = []
+    for path in (plain, stored):
+        volume = read_volume(path)
+        grid = volume.axial().to_grid(segmenter.segment(volume).mask)
+        write_mask(grid, tmp_path / "mask.nrrd")
+        read = sitk.ReadImage(str(tmp_path / "mask.nrrd"))
+        assert read.GetSize() == volume.image.GetSize()
+        np.testing.assert_allclose(read.GetDirection(), volume.image.GetDirection(), atol=1e-12)
+        np.testing.assert_allclose(read.GetOrigin(), volume.image.GetOrigin(), atol=1e-9)
+        masks.append(sitk.GetArrayFromImage(sitk.DICOMOrient(read, "LPS")))
+    assert masks[0].any() and np.array_equal(*masks)
+
+
+def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
+    starter = PRESETS["starter"]
+    config = replace(
+        starter,
+        model=replace(starter.model, classifier="encoder_head", cam_difference=True),
+        volume=replace(starter.volume, gate_high=0.0, gate_low=0.0, gap_mm=0.0),
+    )
+    torch.manual_seed(0)
+    model = prepare(build_model(config.model), torch.device("cpu"), torch.float32)
+    sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
+    encoded = []
+    begin = model.backbone.begin
+    model.backbone.begin = lambda slices: encoded.append(len(slices)) or begin(slices)
+    model.backbone.encode = None
+    whole = Segmenter(model, config, "head", torch.device("cpu"), torch.float32, batch_size=2)
+    result = whole.segment(read_volume(tmp_path / "ct.nrrd"))
+    assert encoded == [2, 1] and sum(map(bool, result.boxes)) > 0
+    slices = torch.from_numpy(result.slices).float()[:, None] / 255
+    del model.backbone.encode
+    alone = model(slices, features=begin(slices))
+    np.testing.assert_allclose(result.p_liver, alone.logit.sigmoid(), atol=0.01)  # the slices are rounded to 8 bits
+
+
+def test_cancel_stops_between_batches(segmenter, phantom, tmp_path):
+    def stop(stage, done, total):
+        raise Cancelled
+
+    sitk.WriteImage(phantom.ct, str(tmp_path / "ct.mha"))
+    with pytest.raises(Cancelled):
+        segmenter.segment(read_volume(tmp_path / "ct.mha"), stop)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, phantom, tmp_path, monkeypatch, error):
+    sizes = []
+
+    def full(slices, embeddings):
+        sizes.append(len(slices))
+        raise error
+
+    sitk.WriteImage(phantom.ct, str(tmp_path / "ct.mha"))
+    monkeypatch.setattr(segmenter.model, "classify", full)
+    small = replace(segmenter, batch_size=4)
+    with pytest.raises(SAMMixError, match="not enough memory"):
+        small.segment(read_volume(tmp_path / "ct.mha"))
+    assert sizes == [4, 2, 1]
+
+
+def test_air_holds_no_liver(segmenter, tmp_path):
+    array = np.full((3, 64, 64), -1000, np.int16)
+    array[:, 20:40, 20:40] = 0
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "air.nrrd"))
+    result = segmenter.segment(read_volume(tmp_path / "air.nrrd"))
+    assert not result.mask.any() and result.slice_range is None and np.isnan(result.mean_hu) and result.volume_ml == 0
+
+
+def test_gate_keeps_runs_that_reach_the_high_threshold():
+    p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
+    assert gate(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
+    assert gate(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
+    assert not gate(np.zeros(3), 0.5, 0.3).any()
+
+
+def test_smoothing_takes_the_median_of_neighbouring_boxes():
+    boxes = [torch.tensor([[float(x), 0.0, 10.0, 10.0]]) for x in (1, 9, 2)] + [torch.zeros(0, 4)]
+    assert [box[:, 0].tolist() for box in smooth_boxes(boxes, 1)] == [[1.0], [2.0], [2.0], []]
+
+
+def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom, tmp_path, monkeypatch):
+    sitk.WriteImage(phantom.ct[:, :, 8:12], str(tmp_path / "ct.nrrd"))
+    volume = read_volume(tmp_path / "ct.nrrd")
+    monkeypatch.setattr("SAMMixLib.inference.scan.largest_component", np.zeros_like)
+    assert not segmenter.segment(volume).mask.any()
+    kidney = replace(segmenter, structure=KIDNEY).segment(volume)
+    assert kidney.mask.any() and kidney.structure == "kidney"
+
+
+def test_largest_component_is_3d():
+    mask = np.zeros((4, 8, 8), bool)
+    mask[0:3, 1:3, 1:3] = True
+    mask[3, 5:8, 5:8] = True
+    kept = largest_component(mask)
+    assert kept.sum() == 12 and not kept[3].any() and not largest_component(mask & False).any()
+
+
+def test_devices_are_checked():
+    assert choose_device("cpu")[0].type == "cpu" and "CPU" in choose_device("cpu")[1]
+    assert choose_dtype(torch.device("cpu"), "float32") == torch.float32
+    for wanted in ("cuda:99", "tpu-or-so"):
+        with pytest.raises(SAMMixError, match=wanted):
+            choose_device(wanted)

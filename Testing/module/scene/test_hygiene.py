@@ -1,0 +1,61 @@
+"""Helper nodes: in the volume's study, out of the way, and gone when they are told to."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from SAMMixLib.module.scene.boxes import boxNode
+from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.hygiene import FOLDER, folder, helpers, isHelper, removeHelpers
+from SAMMixLib.module.scene.segments import createSegmentation
+
+
+def hierarchy():
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+
+def test_helpers_lie_in_a_folder_of_the_volumes_study_hidden_and_unsaved(makeVolume):
+    volume = makeVolume()
+    tree = hierarchy()
+    study = tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), "patient"), "CT of May")
+    tree.SetItemParent(tree.GetItemByDataNode(volume), study)
+    roi = boxNode(volume)
+    chart = showChart(volume, np.zeros(6), np.zeros(6))
+    segmentation = createSegmentation(volume)
+    assert tree.GetItemParent(folder(volume)) == study and tree.GetItemName(folder(volume)) == FOLDER
+    for node in (roi, chart, segmentation):
+        assert tree.GetItemParent(tree.GetItemByDataNode(node)) == folder(volume)
+    assert len(helpers(volume)) == 7 and not isHelper(segmentation) and not isHelper(volume)
+    for node in (*helpers(volume), roi.GetDisplayNode()):
+        assert node.GetHideFromEditors() and not node.GetSaveWithScene()
+    assert segmentation.GetSaveWithScene() and not segmentation.GetHideFromEditors()
+
+
+def test_the_helpers_of_one_volume_go_and_those_of_another_stay(scene, makeVolume):
+    one, two = makeVolume(), makeVolume(name="second")
+    nodes = scene.GetNumberOfNodes()
+    boxNode(one)
+    showChart(one, np.zeros(6), np.zeros(6))
+    kept = boxNode(two)
+    removeHelpers(one)
+    assert helpers() == [kept]
+    assert hierarchy().GetItemByDataNode(kept)
+    removeHelpers(two)
+    assert not hierarchy().GetItemChildWithName(hierarchy().GetSceneItemID(), FOLDER)
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_helpers_of_a_volume_that_is_gone_go_with_all(scene, makeVolume):
+    boxNode(volume := makeVolume())
+    scene.RemoveNode(volume)
+    removeHelpers()
+    assert helpers() == [] and scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROIDisplayNode") == 0
+
+
+def test_a_folder_with_a_segmentation_in_it_stays(makeVolume):
+    volume = makeVolume()
+    boxNode(volume)
+    node = createSegmentation(volume)
+    removeHelpers(volume)
+    assert hierarchy().GetItemParent(hierarchy().GetItemByDataNode(node)) == folder(volume)
