@@ -1,16 +1,94 @@
-"""Arrays on disk: a half-written file never looks like a whole one."""
+"""Files that are whole or not there, and their hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from SAMMixLib.errors import SAMMixError
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write a compressed .npz file beside, then rename it."""
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as file:
+CHUNK = 1 << 20  # bytes
+LONGEST_TAIL = 32  # characters of the name that the file beside keeps: its suffix, and no name grows too long
+
+
+@contextmanager
+def atomic(path: str | Path, durable: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write a file to. It takes the place of `path` when the block ends, and goes if it fails.
+
+    Whoever reads `path`, also after a kill or with a full disk, finds the old file or the whole new one.
+
+    Args:
+        durable: wait until the file and its name have reached the disk, so that they outlive a loss of power.
+
+    Raises:
+        OSError: from the block, or the file cannot be renamed.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "figures.json"
+    >>> with atomic(target) as beside:
+    ...     _ = beside.write_text("{}")
+    >>> target.read_text()
+    '{}'
+    """
+    path = Path(path)
+    beside = path.with_name(f".{secrets.token_hex(4)}-{path.name[-LONGEST_TAIL:]}")
+    try:
+        yield beside
+        if durable:
+            sync(beside)
+        os.replace(beside, path)
+        if durable and os.name == "posix":
+            sync(path.parent)  # the name, too
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file has reached the disk, or a folder's names where the system can tell (POSIX)."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str, durable: bool = False) -> None:
+    """Write UTF-8 text with LF line ends, as :func:`atomic` does.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with atomic(path, durable) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write a compressed ``.npz`` file, as :func:`atomic` does.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with atomic(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(beside, path)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal.
+
+    Raises:
+        SAMMixError: the file is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise SAMMixError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return digest.hexdigest()

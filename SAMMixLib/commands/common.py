@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from SAMMixLib.models.registry import STARTER, find_model
+from SAMMixLib.models.registry import find_model
+from SAMMixLib.paths import STARTER
 from SAMMixLib.progress import Progress
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import open_bundle, verify_bundle
-from SAMMixLib.models.registry import export_model, find_model, import_model, model_folders, remove_model, user_folder
+from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
+from SAMMixLib.paths import models_folder
 
 
 def add_command(commands) -> None:
@@ -37,7 +38,7 @@ def add_command(commands) -> None:
 
 def _list(options: argparse.Namespace) -> dict:
     rows, damaged = [], []
-    for folder in model_folders():
+    for folder in installed_models():
         try:
             bundle = open_bundle(folder)
         except SAMMixError as error:
@@ -58,7 +59,7 @@ def _list(options: argparse.Namespace) -> dict:
         print(f"{row['name']:20} {row['megabytes']:6.1f} MB  {row['labelled_slices']} labelled slices, {dice}")
     for error in damaged:
         print(f"damaged: {error}")
-    print(f"your models live in {user_folder()}")
+    print(f"your models live in {models_folder()}")
     return {"models": rows, "damaged": damaged}
 
 

@@ -36,7 +36,6 @@ import numpy as np
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.resize import AIR_HU
-from SAMMixLib.models.registry import user_folder
 from SAMMixLib.structure import LIVER, Structure
 
 SCHEMA = 1
@@ -67,11 +66,6 @@ class Entry:
     @property
     def key(self) -> tuple[str, int]:
         return self.patient, self.slice
-
-
-def sets_folder() -> Path:
-    """Where the user's training sets live, next to the models."""
-    return user_folder().with_name("training_sets")
 
 
 def patient_name(name: str, array: np.ndarray, spacing: Sequence[float]) -> str:

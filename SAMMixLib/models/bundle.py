@@ -79,7 +79,7 @@ def save_bundle(model: SAMMix, config: Config, training: dict[str, Any], folder:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from SAMMixLib.networks.weights import sha256_of
+    from SAMMixLib.files import sha256_of
 
     folder = Path(folder)
     if folder.exists() and not replace:
@@ -198,7 +198,7 @@ def verify_bundle(bundle: Bundle) -> None:
     Raises:
         SAMMixError: a file is missing or differs.
     """
-    from SAMMixLib.networks.weights import sha256_of
+    from SAMMixLib.files import sha256_of
 
     for name in FILES:
         if not (bundle.folder / name).is_file():

@@ -5,34 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import CARD, FILES, Bundle, open_bundle, verify_bundle
-
-STARTER = "starter"
-
-
-def user_folder() -> Path:
-    """Where the user's bundles live: ``$SAMMIX_HOME/models``, else the platform's place for application data."""
-    if "SAMMIX_HOME" in os.environ:
-        return Path(os.environ["SAMMIX_HOME"]) / "models"
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
-    return base / "SAMMix" / "models"
-
-
-def starter_folder() -> Path:
-    """The starter bundle, which travels with the library."""
-    return Path(__file__).resolve().parent / STARTER
+from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
 
 def find_model(name: str | Path) -> Path:
@@ -45,15 +24,15 @@ def find_model(name: str | Path) -> Path:
         return Path(name)
     if str(name) == STARTER:
         return starter_folder()
-    if (user_folder() / name / CARD).is_file():
-        return user_folder() / name
-    known = ", ".join(folder.name for folder in model_folders())
+    if (models_folder() / name / CARD).is_file():
+        return models_folder() / name
+    known = ", ".join(folder.name for folder in installed_models())
     raise SAMMixError(f"{name}: no model of this name or path; there are: {known or 'none'}")
 
 
-def model_folders() -> list[Path]:
+def installed_models() -> list[Path]:
     """Every bundle that :func:`find_model` finds by name, the starter first."""
-    own = sorted(card.parent for card in user_folder().glob(f"*/{CARD}"))
+    own = sorted(card.parent for card in models_folder().glob(f"*/{CARD}"))
     return [folder for folder in (starter_folder(), *own) if (folder / CARD).is_file() and folder.name[0] != "."]
 
 
@@ -64,8 +43,8 @@ def remove_model(name: str) -> Path:
         SAMMixError: no such bundle, or it is the starter or lies elsewhere.
     """
     folder = find_model(name)
-    if folder.parent != user_folder():
-        raise SAMMixError(f"{name}: only models in {user_folder()} can be removed")
+    if folder.parent != models_folder():
+        raise SAMMixError(f"{name}: only models in {models_folder()} can be removed")
     try:
         shutil.rmtree(folder)
     except OSError as error:
@@ -82,12 +61,12 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
     if not source.exists():
         raise SAMMixError(f"{source}: no such file or folder")
     try:
-        user_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=user_folder()) as beside:
+        models_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=models_folder()) as beside:
             return open_bundle(_import_beside(source, Path(beside), name))
     except (OSError, shutil.Error) as error:
         reason = getattr(error, "strerror", None) or "copying failed: no space, or no permission"
-        raise SAMMixError(f"{user_folder()}: cannot be written ({reason}); choose a place with SAMMIX_HOME") from None
+        raise SAMMixError(f"{models_folder()}: cannot be written ({reason}); choose a place with SAMMIX_HOME") from None
 
 
 def _import_beside(source: Path, beside: Path, name: str | None) -> Path:
@@ -102,8 +81,8 @@ def _import_beside(source: Path, beside: Path, name: str | None) -> Path:
     bundle = open_bundle(copied)
     verify_bundle(bundle)
     name = name or bundle.name
-    target = user_folder() / name
-    if target.parent != user_folder() or target.name != name or name.startswith("."):
+    target = models_folder() / name
+    if target.parent != models_folder() or target.name != name or name.startswith("."):
         raise SAMMixError(f"{name!r}: not a usable model name; give another with --name")
     if target.exists() or name == STARTER:
         raise SAMMixError(f"{name}: a model of this name exists; give another with --name, or remove it first")

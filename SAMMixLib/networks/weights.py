@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import CHUNK, sha256_of
 from SAMMixLib.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,6 @@ PUBLIC_FILES = {
     ),
 }
 """SAM of Kirillov et al., Apache-2.0, by backbone. MedSAM is published without a SHA-256: the user brings its file."""
-
-
-def sha256_of(path: str | Path) -> str:
-    """The file's SHA-256 in hexadecimal.
-
-    Raises:
-        SAMMixError: the file is missing or cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise SAMMixError(f"{path}: cannot be read ({error.strerror}); give the path of a weights file") from error
-    return digest.hexdigest()
 
 
 def load_tensors(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:

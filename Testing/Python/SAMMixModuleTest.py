@@ -39,7 +39,7 @@ class SAMMixModuleTest(unittest.TestCase):
 
     def test_starter_model_is_installed_whole(self):
         from SAMMixLib.models.bundle import open_bundle, verify_bundle
-        from SAMMixLib.models.registry import starter_folder
+        from SAMMixLib.paths import starter_folder
 
         verify_bundle(open_bundle(starter_folder()))
 

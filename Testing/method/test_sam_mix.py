@@ -18,7 +18,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.segmenter import Segmenter, prepare
 from SAMMixLib.method.sam_mix import SAMMix, build_model, trainable_counts
 from SAMMixLib.models.bundle import CARD, DECODER, load_bundle, open_bundle, save_bundle
-from SAMMixLib.models.registry import find_model, import_model, model_folders, remove_model
+from SAMMixLib.models.registry import find_model, import_model, installed_models, remove_model
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.lora import SplitQKV, add_lora, fold_lora
 from SAMMixLib.networks.sam.lite_medsam import load_lite_medsam_weights
@@ -266,7 +266,7 @@ def test_models_are_imported_listed_and_removed(bundle, tmp_path, monkeypatch):
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
     assert import_model(bundle, "mine").folder == find_model("mine")
     import_model(tmp_path / "packed.zip", "zipped")
-    assert {"mine", "zipped"} <= {folder.name for folder in model_folders()}
+    assert {"mine", "zipped"} <= {folder.name for folder in installed_models()}
     with pytest.raises(SAMMixError, match="exists"):
         import_model(bundle, "mine")
     remove_model("mine")

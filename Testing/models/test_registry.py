@@ -13,14 +13,8 @@ import pytest
 from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import CARD, FILES, open_bundle, verify_bundle
-from SAMMixLib.models.registry import (
-    export_model,
-    find_model,
-    import_model,
-    model_folders,
-    remove_model,
-    starter_folder,
-)
+from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
+from SAMMixLib.paths import starter_folder
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +28,9 @@ def test_an_exported_model_comes_back_whole(tmp_path):
     imported = import_model(archive, "again")
     verify_bundle(imported)
     assert imported.card == open_bundle(starter_folder()).card | {"name": "again"}
-    assert [folder.name for folder in model_folders()] == ["starter", "again"]
+    assert [folder.name for folder in installed_models()] == ["starter", "again"]
     remove_model("again")
-    assert [folder.name for folder in model_folders()] == ["starter"]
+    assert [folder.name for folder in installed_models()] == ["starter"]
 
 
 def test_an_export_holds_the_bundle_alone(tmp_path):

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from SAMMixLib.errors import Cancelled, SAMMixError
+from SAMMixLib.files import sha256_of
 from SAMMixLib.networks import weights
-from SAMMixLib.networks.weights import PUBLIC_FILES, PublicFile, download, load_strictly, load_tensors, sha256_of
+from SAMMixLib.networks.weights import PUBLIC_FILES, PublicFile, download, load_strictly, load_tensors
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 

@@ -19,7 +19,7 @@ from SAMMixLib.cli import main
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.imaging.volume import Volume
-from SAMMixLib.models.registry import starter_folder
+from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import LIVER
 from SAMMixLib.worker.client import WorkerClient
 from SAMMixLib.worker.protocol import RESULTS_KEPT

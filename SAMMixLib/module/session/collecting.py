@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMMixLib.data.training_set import CARD, Entry, TrainingSet, sets_folder
+from SAMMixLib.data.training_set import CARD, Entry, TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.protocols import Source
 from SAMMixLib.module.session.errors import attempt
 from SAMMixLib.module.session.pictures import slice_picture
 from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.module.texts import slices as slices_text
+from SAMMixLib.paths import training_sets_folder
 from SAMMixLib.structure import LIVER, Structure
 
 IN_A_STEP = 2  # slices that are written before the windows get their turn
@@ -53,7 +54,7 @@ class Collector:
 
     def folders(self) -> list[Path]:
         """The training sets that can be chosen: the user's own, and the one that is open wherever it lies."""
-        found = {card.parent for card in sets_folder().glob(f"*/{CARD}") if card.parent.name[0] != "."}
+        found = {card.parent for card in training_sets_folder().glob(f"*/{CARD}") if card.parent.name[0] != "."}
         return sorted(found | ({self.set.folder} if self.set else set()), key=lambda folder: folder.name.lower())
 
     def open(self, folder: Path) -> None:
@@ -63,10 +64,10 @@ class Collector:
         """Make a set among the user's own, and open it."""
 
         def make() -> None:
-            folder = sets_folder() / name.strip()
-            if not name.strip() or folder.parent != sets_folder() or folder.name[0] == ".":
+            folder = training_sets_folder() / name.strip()
+            if not name.strip() or folder.parent != training_sets_folder() or folder.name[0] == ".":
                 raise SAMMixError(f"{name!r}: not usable as a name; use letters, digits and spaces")
-            sets_folder().mkdir(parents=True, exist_ok=True)
+            training_sets_folder().mkdir(parents=True, exist_ok=True)
             self._take(TrainingSet.create(folder, structure, name.strip()))
 
         self._guarded(make)
@@ -75,7 +76,7 @@ class Collector:
         """Unpack an exported set among the user's own, and open it."""
 
         def steps() -> Iterator[None]:
-            folder = sets_folder() / archive.stem
+            folder = training_sets_folder() / archive.stem
             self.message = f"Reading {archive.name}"
             yield from TrainingSet.import_in_steps(archive, folder)
             self._take(TrainingSet.open(folder))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import open_bundle, verify_bundle
-from SAMMixLib.models.registry import find_model, model_folders, user_folder
+from SAMMixLib.models.registry import find_model, installed_models
+from SAMMixLib.paths import models_folder
 
 COLUMNS = ("Model", "Size", "Labelled slices", "Validation Dice (CAM)")
 
@@ -26,7 +27,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Every model, the starter first."""
-    return [_row(folder) for folder in model_folders()]
+    return [_row(folder) for folder in installed_models()]
 
 
 def verify(name: str) -> str:
@@ -39,7 +40,7 @@ def verify(name: str) -> str:
 
 
 def _row(folder: Path) -> Row:
-    removable = folder.parent == user_folder()
+    removable = folder.parent == models_folder()
     try:
         bundle = open_bundle(folder)
     except SAMMixError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from SAMMixLib.models.registry import STARTER
 from SAMMixLib.module.protocols import Store
+from SAMMixLib.paths import STARTER
 
 AUTO = "auto"
 

@@ -20,10 +20,11 @@ from typing import Any
 
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.registry import STARTER, import_model, user_folder
+from SAMMixLib.models.registry import import_model
 from SAMMixLib.module.protocols import User, Worker
 from SAMMixLib.module.session.errors import attempt
 from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.paths import STARTER, models_folder, trainings_folder
 
 REQUEST, FIGURES, OUTCOME = "request.json", "figures.jsonl", "outcome.json"
 PRESETS = {"quick": "Quick, some minutes", "full": "Full, longer"}
@@ -132,7 +133,7 @@ class Training:
                 return
             self._remove()
             self.request = Request(name, str(target.folder), _content(entries), model, preset)
-            self._run = runs_folder() / name
+            self._run = trainings_folder() / name
             shutil.rmtree(self._run, ignore_errors=True)  # of a run that nobody finds any more
             self._run.mkdir(parents=True, exist_ok=True)
             _write(self._run / REQUEST, asdict(self.request))
@@ -257,7 +258,7 @@ class Training:
 
     def _find(self) -> None:
         """The run that an earlier session of the application left."""
-        left = sorted(runs_folder().glob(f"*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
+        left = sorted(trainings_folder().glob(f"*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
         for path in reversed(left):
             try:
                 self.request = Request(**json.loads(path.read_text(encoding="utf-8")))
@@ -274,7 +275,7 @@ class Training:
     def _check_name(self, name: str) -> None:
         if not name or Path(name).name != name or name[0] == "." or name == STARTER:
             raise SAMMixError(f"{name!r}: not usable as the name of a model; give another")
-        if (user_folder() / name).exists():
+        if (models_folder() / name).exists():
             raise SAMMixError(f"{name}: a model of this name exists; give another")
 
     def _remove(self) -> None:
@@ -290,16 +291,11 @@ class Training:
             self._end()
 
 
-def runs_folder() -> Path:
-    """Where trainings live until their model is used, next to the models."""
-    return user_folder().with_name("trainings")
-
-
 def new_name(structure: str) -> str:
     """A name for a model that nothing has yet: structure and date."""
     base, number = f"{structure} {date.today().isoformat()}", 1
     name = base
-    while (user_folder() / name).exists():
+    while (models_folder() / name).exists():
         number += 1
         name = f"{base} {number}"
     return name

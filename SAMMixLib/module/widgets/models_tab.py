@@ -10,11 +10,12 @@ import slicer
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import CARD
-from SAMMixLib.models.registry import export_model, import_model, remove_model, user_folder
+from SAMMixLib.models.registry import export_model, import_model, remove_model
 from SAMMixLib.module.scene.compare import comparisonCase, similarity
 from SAMMixLib.module.session.model_list import COLUMNS, Row, rows, verify
 from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.module.widgets.segment_tab import SegmentTab, fill
+from SAMMixLib.paths import models_folder
 
 POLL_MS = 200
 
@@ -104,8 +105,8 @@ class ModelsTab:
             self._change(lambda: export_model(name, Path(path)))
 
     def onOpenFolder(self) -> None:
-        user_folder().mkdir(parents=True, exist_ok=True)
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(user_folder())))
+        models_folder().mkdir(parents=True, exist_ok=True)
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(models_folder())))
 
     def onUseParent(self) -> None:
         """Roll back: segment with the model that this one was trained from."""

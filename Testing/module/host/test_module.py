@@ -13,11 +13,11 @@ import pytest
 import slicer
 from slicerhost.desktop import click
 
-from SAMMixLib.models.registry import starter_folder, user_folder
 from SAMMixLib.module.scene.boxes import readBox
 from SAMMixLib.module.scene.hygiene import helper, helpers
 from SAMMixLib.module.scene.segments import findSegment
 from SAMMixLib.module.session.session import State
+from SAMMixLib.paths import models_folder, starter_folder
 
 MAX_GAP = 0.1  # s of work between two events, that a user does not feel
 MAX_PAUSE = 1.0  # s that pass between two events, on a machine that others use too
@@ -368,7 +368,7 @@ def test_a_full_disk(clinic, phantom):
 
 
 def test_a_damaged_model_can_be_seen_and_deleted(clinic, phantom):
-    folder = user_folder() / "damaged"
+    folder = models_folder() / "damaged"
     shutil.copytree(starter_folder(), folder)
     weights = folder / "decoder.safetensors"
     content = bytearray(weights.read_bytes())

@@ -16,10 +16,10 @@ import SimpleITK as sitk
 import slicer
 from slicerhost.desktop import click
 
-from SAMMixLib.data.training_set import TrainingSet, sets_folder
-from SAMMixLib.models.registry import STARTER, user_folder
+from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.module.session.collecting import Collector
-from SAMMixLib.module.session.training import Training, runs_folder
+from SAMMixLib.module.session.training import Training
+from SAMMixLib.paths import STARTER, models_folder, training_sets_folder, trainings_folder
 from SAMMixLib.worker.client import WorkerClient
 
 MAX_GAP = 0.1  # s of work between two events, that a user does not feel
@@ -58,7 +58,7 @@ def weights(bundle: Path) -> dict[str, bytes]:
 @pytest.fixture
 def trainer(clinic, phantom, tmp_path):
     """The phantom with its result, the tab Train in front, and no training set yet."""
-    for folder in (sets_folder(), runs_folder()):
+    for folder in (training_sets_folder(), trainings_folder()):
         shutil.rmtree(folder, ignore_errors=True)
     settings = clinic.session.settings
     settings.set("training_set", "")
@@ -72,7 +72,7 @@ def trainer(clinic, phantom, tmp_path):
     clinic.ui.tabs.currentIndex, clinic.ui.restCheckBox.checked = 1, False
     yield clinic
     clinic.train.training.close()
-    for folder in (sets_folder(), runs_folder(), user_folder()):
+    for folder in (training_sets_folder(), trainings_folder(), models_folder()):
         shutil.rmtree(folder, ignore_errors=True)
     settings.model = STARTER
     clinic.widget.modelsTab.refresh()
@@ -154,7 +154,7 @@ def test_collect_untick_and_find_all_again(trainer, phantom):
     settle(clinic)
     assert collected(clinic) == expected
     entry = next(entry for entry in clinic.train.collector.entries if entry.slice == liver[2])
-    assert np.array_equal(TrainingSet.open(sets_folder() / "liver").load(entry)[1], mask)
+    assert np.array_equal(TrainingSet.open(training_sets_folder() / "liver").load(entry)[1], mask)
     assert not clinic.desktop.dialogs
 
 
@@ -187,7 +187,7 @@ def test_a_second_scan_and_another_set(trainer, phantom, tmp_path):
     click(ui.exportSetButton)
     click(ui.openSetButton)
     settle(clinic)
-    assert clinic.train.collector.set.folder == sets_folder() / "moved" and len(collected(clinic)) == 2
+    assert clinic.train.collector.set.folder == training_sets_folder() / "moved" and len(collected(clinic)) == 2
 
 
 def test_bad_sets_are_told_before_anything_starts(trainer):
@@ -294,11 +294,11 @@ def test_a_killed_training_goes_on_to_the_weights_of_the_command_line(trainer, t
     clinic.wait(lambda: not training.busy, 300)
     assert training.outcome and not training.error
     command = [sys.executable, "-c", COMMAND.format(steps=4), "train", "--seed", "0"]
-    command += ["--slices", str(sets_folder() / "liver"), "-o", str(tmp_path / "run")]
+    command += ["--slices", str(training_sets_folder() / "liver"), "-o", str(tmp_path / "run")]
     subprocess.run(command, check=True)
     assert weights(tmp_path / "run" / "bundle") == weights(Path(training.outcome.bundle)) != {}
     click(ui.discardButton)
-    assert not training.request and not ui.useModelButton.visible and not list(runs_folder().iterdir())
+    assert not training.request and not ui.useModelButton.visible and not list(trainings_folder().iterdir())
 
 
 def test_a_thousand_slices_do_not_hold_up_the_windows(trainer):

@@ -7,10 +7,11 @@ import errno
 import numpy as np
 import pytest
 
-from SAMMixLib.data.training_set import TrainingSet, sets_folder
+from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.module.session.collecting import Collector, summary
 from SAMMixLib.module.session.pictures import outline, ppm, slice_picture
 from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.paths import training_sets_folder
 from SAMMixLib.structure import LIVER, SPLEEN
 
 TOTAL = 12
@@ -165,7 +166,7 @@ def test_sets_are_made_chosen_and_remembered(collector, store, tmp_path):
     collector.create("spleens", SPLEEN)
     assert collector.structure == SPLEEN and Collector(Settings(store)).set.name == "spleens"
     assert [folder.name for folder in collector.folders()] == ["left lobe", "spleens"]
-    collector.open(sets_folder() / "left lobe")
+    collector.open(training_sets_folder() / "left lobe")
     assert collector.structure == LIVER
     collector.take(PlayedSource(), [5], "edited")
     finish(collector)
@@ -173,7 +174,7 @@ def test_sets_are_made_chosen_and_remembered(collector, store, tmp_path):
     collector.import_(tmp_path / "moved.zip")  # waits for what was clicked before
     assert finish(collector) > 2
     assert collector.message == "Opened moved.zip."
-    assert collector.set.folder == sets_folder() / "moved" and listed(collector) == [(5, True, True)]
+    assert collector.set.folder == training_sets_folder() / "moved" and listed(collector) == [(5, True, True)]
 
 
 @pytest.mark.parametrize("name", ["", " ", "../elsewhere", ".hidden", "a/b"])
@@ -196,7 +197,7 @@ def test_a_damaged_set_is_one_line_and_the_others_can_be_opened(collector, store
     (collector.set.folder / "training_set.json").write_text("{")
     reopened = Collector(Settings(store))
     assert reopened.set is None and "damaged" in reopened.error and "\n" not in reopened.error
-    reopened.open(sets_folder() / "good")
+    reopened.open(training_sets_folder() / "good")
     assert reopened.set.name == "good" and not reopened.error
 
 

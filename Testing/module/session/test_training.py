@@ -12,12 +12,12 @@ import pytest
 from test_collecting import PlayedSource, Table, finish
 from test_session import Clock, PlayedCase, PlayedUser, PlayedWorker, Stage, segmented
 
-from SAMMixLib.models.registry import starter_folder, user_folder
 from SAMMixLib.module.session.collecting import Collector
 from SAMMixLib.module.session.model_list import rows
 from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.module.session.train_view import look
-from SAMMixLib.module.session.training import State, Training, new_name, runs_folder
+from SAMMixLib.module.session.training import State, Training, new_name
+from SAMMixLib.paths import models_folder, starter_folder, trainings_folder
 from SAMMixLib.structure import LIVER
 
 UI = Path(__file__).resolve().parents[3] / "SAMMix" / "Resources" / "UI" / "SAMMix.ui"
@@ -60,7 +60,7 @@ class Bench:
         self.training.tick()
 
     def finish(self, **changed):
-        run = runs_folder() / "mine"
+        run = trainings_folder() / "mine"
         shutil.copytree(starter_folder(), run / "bundle")
         shape = (1, 16, 16)
         np.savez(run / "held_out.npz", images=np.zeros(shape, np.int16),
@@ -83,7 +83,7 @@ def test_a_training_goes_through_its_states_to_a_model(bench):
     kind, fields = bench.worker.requests[0]
     assert kind == "train" and fields == {
         "slices": str(bench.collector.set.folder), "model": "starter", "preset": "quick", "seed": 0,
-        "run": str(runs_folder() / "mine"), "device": "auto",
+        "run": str(trainings_folder() / "mine"), "device": "auto",
     }  # fmt: skip
     bench.worker.say("hello", pid=1, versions={}, devices=[])
     bench.worker.say("progress", id=1, stage="train", done=10, total=100)
@@ -97,8 +97,8 @@ def test_a_training_goes_through_its_states_to_a_model(bench):
     bench.finish()
     assert bench.training.state is State.IDLE and bench.worker.closed and not bench.training.error
     assert bench.training.use() == "mine" and bench.settings.model == "mine"
-    assert not bench.user.questions and not runs_folder().joinpath("mine").exists()
-    assert (user_folder() / "mine" / "sammix.json").is_file() and bench.training.request is None
+    assert not bench.user.questions and not trainings_folder().joinpath("mine").exists()
+    assert (models_folder() / "mine" / "sammix.json").is_file() and bench.training.request is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_training_goes_through_its_states_to_a_model(bench):
 def test_a_set_that_cannot_teach_is_told_before_anything_starts(bench, untick, words):
     bench.collector.set_active([entry for entry in bench.collector.entries if entry.slice in untick], False)
     bench.begin()
-    assert words in bench.training.error and not bench.workers and not runs_folder().exists()
+    assert words in bench.training.error and not bench.workers and not trainings_folder().exists()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "starter"])
@@ -118,11 +118,11 @@ def test_a_name_that_no_model_can_have(bench, name):
 
 
 def test_a_name_that_is_taken(bench):
-    shutil.copytree(starter_folder(), user_folder() / "mine")
+    shutil.copytree(starter_folder(), models_folder() / "mine")
     bench.begin()
     assert "exists" in bench.training.error and not bench.workers
     first = new_name("liver")
-    (user_folder() / first).mkdir()
+    (models_folder() / first).mkdir()
     assert new_name("liver") == f"{first} 2"
 
 
@@ -155,7 +155,7 @@ def test_stopped_before_it_has_begun(bench):
 
 
 def test_what_an_older_run_left_under_the_name_goes(bench):
-    left = runs_folder() / "mine" / "plan.json"
+    left = trainings_folder() / "mine" / "plan.json"
     left.parent.mkdir(parents=True)
     left.write_text("{}")
     bench.begin()
@@ -199,7 +199,7 @@ def test_a_new_training_asks_before_an_unfinished_one_goes(bench):
     assert "unfinished training of mine" in bench.user.questions[-1] and len(bench.workers) == 1
     bench.user.answer = True
     bench.begin("other")
-    assert [folder.name for folder in runs_folder().iterdir()] == ["other"] and len(bench.workers) == 2
+    assert [folder.name for folder in trainings_folder().iterdir()] == ["other"] and len(bench.workers) == 2
 
 
 @pytest.mark.parametrize("kind", ["memory", "crash", "disk", "input", "internal", "timeout"])
@@ -229,13 +229,13 @@ def test_discard_removes_the_run(bench):
     bench.run()
     bench.finish()
     bench.training.discard()
-    assert bench.training.outcome is None and not list(runs_folder().iterdir())
+    assert bench.training.outcome is None and not list(trainings_folder().iterdir())
 
 
 def test_a_damaged_run_is_passed_over(bench):
     bench.run()
     bench.training.close()
-    (runs_folder() / "mine" / "request.json").write_text("{")
+    (trainings_folder() / "mine" / "request.json").write_text("{")
     assert bench.open().request is None
 
 
@@ -322,7 +322,7 @@ def test_the_list_of_models_tells_parent_date_and_gain(bench):
     bench.run()
     bench.finish()
     bench.training.use()
-    folder = user_folder() / "mine"
+    folder = models_folder() / "mine"
     card = json.loads((folder / "sammix.json").read_text())
     card["training"] |= {
         "parent": {"name": "starter", "sha256": card["sha256"]}, "date": "2026-01-31", "before": 0.9, "after": 0.95,

@@ -1,0 +1,51 @@
+"""A file is whole or not there, and where things live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from SAMMixLib import paths
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import atomic, sha256_of, write_text
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path):
+    target = tmp_path / "figures.json"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic(target) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_file_beside_keeps_the_suffix_and_takes_the_place(tmp_path, durable):
+    target = tmp_path / ("x" * 240 + ".seg.nrrd")
+    with atomic(target, durable) as beside:
+        assert beside.parent == tmp_path and beside.name.endswith(".seg.nrrd") and len(beside.name) < 60
+        beside.write_bytes(b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_line_ends_are_the_same_on_every_platform(tmp_path):
+    write_text(tmp_path / "a.txt", "one\ntwo\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_hash_of_what_is_not_there_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(SAMMixError, match="absent"):
+        sha256_of(tmp_path / "absent")
+
+
+def test_sammix_home_holds_models_sets_and_trainings(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
+    folders = (paths.models_folder(), paths.training_sets_folder(), paths.trainings_folder())
+    assert [folder.relative_to(tmp_path) for folder in folders] == [
+        Path("models"),
+        Path("training_sets"),
+        Path("trainings"),
+    ]
+    assert (paths.starter_folder() / "sammix.json").is_file()
