@@ -8,7 +8,8 @@ A CT in, its liver out, in Python:
     result = Segmenter.from_bundle("starter").segment(ct)
     write_mask(ct.axial().to_grid(result.mask), "liver.seg.nrrd")
 
-Names are loaded when they are first used: importing this package costs milliseconds, and needs neither torch nor Slicer.
+Names are loaded when they are first used: importing this package costs milliseconds, and needs neither torch nor
+Slicer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from SAMMixLib.data.training_set import TrainingSet
     from SAMMixLib.errors import Cancelled, SAMMixError
     from SAMMixLib.evaluation.evaluate import Evaluation, evaluate_volumes
-    from SAMMixLib.imaging.volume import Volume, read_volume, write_mask
+    from SAMMixLib.imaging.volume import Volume, read_volume
+    from SAMMixLib.imaging.writing import write_mask
     from SAMMixLib.inference.results import SegmentationResult
     from SAMMixLib.inference.segmenter import Segmenter
     from SAMMixLib.progress import Progress
@@ -56,7 +58,8 @@ _HOMES = {
     "SAMMixLib.data.training_set": ("TrainingSet",),
     "SAMMixLib.errors": ("Cancelled", "SAMMixError"),
     "SAMMixLib.evaluation.evaluate": ("Evaluation", "evaluate_volumes"),
-    "SAMMixLib.imaging.volume": ("Volume", "read_volume", "write_mask"),
+    "SAMMixLib.imaging.volume": ("Volume", "read_volume"),
+    "SAMMixLib.imaging.writing": ("write_mask",),
     "SAMMixLib.inference.results": ("SegmentationResult",),
     "SAMMixLib.inference.segmenter": ("Segmenter",),
     "SAMMixLib.progress": ("Progress",),

@@ -1,4 +1,4 @@
-"""The documentation tells the truth: links, commands, options, files and equations; and the code keeps to its own rules."""
+"""The documentation tells the truth: links, commands, files, equations; and the code keeps to its own rules."""
 
 from __future__ import annotations
 
