@@ -71,9 +71,10 @@ def test_every_module_of_the_library_is_installed():
     assert listed(folder / "CMakeLists.txt", "SCRIPTS") == files(folder, "**/*.py"), "run: make scripts"
 
 
-def test_the_starter_model_is_installed():
+def test_the_starter_model_and_templates_are_installed():
     folder = REPOSITORY / "SAMMixLib"
-    assert listed(folder / "CMakeLists.txt", "RESOURCES") == files(folder, "models/starter/**/*")
+    wanted = files(folder, "models/starter/**/*") + files(folder, "**/*.j2")
+    assert listed(folder / "CMakeLists.txt", "RESOURCES") == sorted(wanted)
 
 
 def test_every_resource_of_the_module_is_installed():
