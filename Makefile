@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-# Windows without make: the same steps are in the README.
+# Windows, or without make: the same steps are in docs/command-line.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
