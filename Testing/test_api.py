@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import doctest
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 import SAMMixLib
+from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.data.phantom import make_phantom
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -90,7 +92,9 @@ def test_the_python_page_segments_scores_and_watches(folder, capsys):
 
 
 @pytest.mark.slow
-def test_the_python_page_fine_tunes(folder):
+def test_the_python_page_fine_tunes(folder, monkeypatch):
+    short = dataclasses.replace(FINE_TUNING["quick"], steps=5, views=1)
+    monkeypatch.setitem(FINE_TUNING, "quick", short)
     names: dict = {}
     exec(documented(EXAMPLES, "Segment a scan")[0], names)
     masks = sitk.GetArrayFromImage(sitk.ReadImage("liver.nii.gz"))
