@@ -11,14 +11,19 @@ import struct
 import subprocess
 import sys
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CMAKE = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 INDEX_ENTRY = json.loads((REPOSITORY / "SAMMix.json").read_text(encoding="utf-8"))
 RAW = "https://raw.githubusercontent.com/SAMMix/SlicerSAMMix/main/"
 
@@ -187,7 +192,7 @@ def test_the_repository_stays_small():
 
 
 def test_text_files_end_their_lines_with_lf():
-    binary = {".png", ".jpg", ".safetensors"}
+    binary = {".png", ".jpg", ".safetensors", ".gz"}
     assert not [path for path in tracked() if path.suffix not in binary and b"\r" in path.read_bytes()]
 
 
@@ -254,13 +259,31 @@ def test_the_slicer_side_imports_only_what_slicer_brings():
     assert not {path: names for path, names in foreign.items() if names}
 
 
+def import_names(requirements: list[str]) -> set[str]:
+    names = {Requirement(line).name.lower() for line in requirements}
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
 def test_the_library_imports_only_what_it_declares():
-    declared = {Requirement(line).name.lower() for line in metadata.requires("sammix") if "extra ==" not in line}
-    allowed = {*sys.stdlib_module_names, "SAMMixLib", *(IMPORT_NAMES.get(name, name) for name in declared)}
+    """At file scope; a room that an extra is named after may import what that extra declares, too."""
+    allowed = {*sys.stdlib_module_names, "SAMMixLib", *import_names(PYPROJECT["project"]["dependencies"])}
+    extras = PYPROJECT["project"]["optional-dependencies"]
     rooms_of_slicer = (REPOSITORY / "SAMMixLib" / "module" / "scene", REPOSITORY / "SAMMixLib" / "module" / "widgets")
     for path in (REPOSITORY / "SAMMixLib").glob("**/*.py"):
-        extra = {"slicer", "vtk", "qt", "ctk"} if path.parent in rooms_of_slicer else set()
-        assert not packages(at_file_scope(path)) - allowed - extra, path
+        of_slicer = {"slicer", "vtk", "qt", "ctk"} if path.parent in rooms_of_slicer else set()
+        of_extra = import_names(extras.get(path.parent.name, []))
+        assert not packages(at_file_scope(path)) - allowed - of_slicer - of_extra, path
+
+
+def test_every_file_of_the_library_that_is_no_module_is_in_the_wheel():
+    patterns = {
+        (REPOSITORY / package.replace(".", "/") / pattern).relative_to(REPOSITORY).as_posix()
+        for package, listed_patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in listed_patterns
+    }
+    data = [path.relative_to(REPOSITORY) for path in tracked() if path.is_relative_to(REPOSITORY / "SAMMixLib")]
+    data = [path for path in data if path.suffix != ".py" and path.name != "CMakeLists.txt"]
+    assert data and not [path for path in data if not any(path.match(pattern) for pattern in patterns)]
 
 
 def test_no_module_runs_code_when_it_is_imported():
