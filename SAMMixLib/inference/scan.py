@@ -298,28 +298,6 @@ def _batches(slices: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]
         yield start + len(part), part
 
 
-def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
-    """Replace each side of a slice's box by its median over the slices within `reach`, where each has one box."""
-    smooth = []
-    for k, box in enumerate(boxes):
-        near = [other for other in boxes[max(0, k - reach) : k + reach + 1] if len(other) == 1]
-        smooth.append(torch.cat(near).median(dim=0, keepdim=True).values if len(box) == 1 else box)
-    return smooth
-
-
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of a 3D mask."""
-    bounds = ndimage.find_objects(mask.astype(np.uint8))
-    if not bounds:
-        return mask
-    labels, count = ndimage.label(mask[bounds[0]])
-    if count > 1:
-        kept = np.zeros_like(mask)
-        kept[bounds[0]] = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-        return kept
-    return mask
-
-
 def _inclusive(box: list[float]) -> tuple[int, int, int, int]:
     """Edge coordinates as the inclusive pixel bounds that hold them."""
     x0, y0, x1, y1 = box

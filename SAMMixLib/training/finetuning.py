@@ -27,8 +27,10 @@ from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.method.sam_mix import SAMMix, build_classifier
-from SAMMixLib.models.bundle import Bundle, load_bundle, open_bundle, save_bundle
+from SAMMixLib.method.sam_mix import SAMMix
+from SAMMixLib.models.build import build_classifier
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import Bundle, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.structure import Structure

@@ -25,9 +25,11 @@ from SAMMixLib.inference.slices import mean_dice, predict_slices
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.losses import activation_loss, classification_loss, segmentation_loss
 from SAMMixLib.method.prompts import bounding_boxes, jitter
-from SAMMixLib.method.sam_mix import SAMMix, build_model, trainable_counts
+from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.method.windowing import windowed
-from SAMMixLib.models.bundle import load_base_weights, save_bundle
+from SAMMixLib.models.base_weights import load_base_weights
+from SAMMixLib.models.build import build_model, trainable_counts
+from SAMMixLib.models.bundle import save_bundle
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.training.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
 from SAMMixLib.training.curves import plot_curves

@@ -21,7 +21,7 @@ from SAMMixLib.inference.device import choose_device, choose_dtype
 from SAMMixLib.inference.gating import gate
 from SAMMixLib.inference.scan import largest_component, smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
-from SAMMixLib.method.sam_mix import build_model
+from SAMMixLib.models.build import build_model
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import KIDNEY
 

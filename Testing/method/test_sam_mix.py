@@ -16,12 +16,14 @@ from peft import get_peft_model_state_dict
 from SAMMixLib.config import PRESETS, Config, ModelConfig
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.segmenter import Segmenter, prepare
-from SAMMixLib.method.sam_mix import SAMMix, build_model, trainable_counts
-from SAMMixLib.models.bundle import CARD, DECODER, load_bundle, open_bundle, save_bundle
+from SAMMixLib.method.sam_mix import SAMMix
+from SAMMixLib.models.base_weights import load_lite_medsam_weights
+from SAMMixLib.models.build import build_model, trainable_counts
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import CARD, DECODER, open_bundle
 from SAMMixLib.models.registry import find_model, import_model, installed_models, remove_model
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.lora import SplitQKV, add_lora, fold_lora
-from SAMMixLib.networks.sam.lite_medsam import load_lite_medsam_weights
 from SAMMixLib.networks.sam.tiny_vit import TinyViT, fuse_batch_norm
 from SAMMixLib.structure import LIVER, TUMOUR
 

@@ -22,7 +22,8 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CLASSIFIER, DECODER, load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import CLASSIFIER, DECODER, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.structure import SPLEEN
 from SAMMixLib.training import finetuning

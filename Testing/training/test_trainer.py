@@ -21,7 +21,8 @@ from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.progress import silent
 from SAMMixLib.training.checkpoint import trained_state
 from SAMMixLib.training.loaders import SliceBatches, batch_indices
