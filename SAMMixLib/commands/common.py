@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from SAMMixLib.models.registry import find_model
 from SAMMixLib.paths import STARTER
 from SAMMixLib.progress import Progress
 
@@ -42,7 +41,11 @@ def load_segmenter(options: argparse.Namespace) -> Segmenter:
     from SAMMixLib.inference.segmenter import Segmenter
 
     return Segmenter.from_bundle(
-        find_model(options.model), options.device, options.dtype, options.batch_size, options.base_weights
+        options.model,
+        options.device,
+        options.dtype,
+        batch_size=options.batch_size,
+        base_weights=options.base_weights,
     )
 
 

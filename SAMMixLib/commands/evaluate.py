@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ def add_command(commands) -> None:
     parser.add_argument("--prompt", choices=("cam", "oracle"),
                         help="prompt source (default: cam; of mask files: not stated)")  # fmt: skip
     parser.add_argument(
-        "--gate", action="store_true", help="decide along z which slices get a prompt, as for a scan, not for each slice alone"
+        "--gate",
+        action="store_true",
+        help="decide along z which slices get a prompt, as for a scan",
     )
     parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
@@ -53,9 +56,11 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
+    import torch
+
     from SAMMixLib.data.slices import SliceDataset, read_slices
     from SAMMixLib.evaluation.evaluate import evaluate_slices
-    from SAMMixLib.inference.slices import predict_slices
+    from SAMMixLib.inference.slices import SlicePredictor
     from SAMMixLib.models.card import open_bundle
 
     prompt = options.prompt or "cam"
@@ -68,8 +73,10 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         if unknown:
             raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
         data = data.select([name in options.patients for name in data.patients])
-    gating = segmenter.config.volume if options.gate else None
-    found = predict_slices(segmenter.model, data, prompt, options.batch_size, gating=gating, progress=progress)
+    # The model has its precision; autocast would add another.
+    runtime = replace(segmenter.runtime, dtype=torch.float32, progress=progress)
+    predict = SlicePredictor(segmenter.model, runtime, segmenter.config.volume if options.gate else None)
+    found = predict(data, prompt)
     training = open_bundle(find_model(options.model)).card["training"]
     provenance = {
         "model": segmenter.name,

@@ -79,6 +79,10 @@ class SAMMix(nn.Module):
             mask_logits[with_box], predicted_iou[with_box] = self.decode(embeddings, given, cams[with_box])
         return SliceOutput(logit, cams, list(boxes), mask_logits, predicted_iou)
 
+    def with_config(self, config: ModelConfig) -> SAMMix:
+        """The same networks under another config."""
+        return SAMMix(config, self.classifier, self.backbone)
+
     @property
     def shares_encoder(self) -> bool:
         """Whether the classifier is a head on the SAM encoder's frozen part, so that one pass serves both tasks."""
@@ -117,9 +121,7 @@ class SAMMix(nn.Module):
         """SAM's embeddings ``[n, 256, e, e]`` of slices, the short way where their features are known."""
         return self.backbone.encode(slices) if features is None else self.encode_adapted(features)
 
-    def decode(
-        self, embeddings: Tensor, boxes: Sequence[Tensor], cams: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def decode(self, embeddings: Tensor, boxes: Sequence[Tensor], cams: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """SAM on n embedded slices with one or more boxes each: mask logits ``[n, S, S]`` and predicted IoU ``[n]``.
 
         The masks of several boxes on one slice are united. `cams` serve as dense prompt when the config asks for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from SAMMixLib.inference.interpolation import fill_between, spaced
+from SAMMixLib.inference.postprocessing import fill_between, spaced
 
 
 def test_runs_keep_their_ends():

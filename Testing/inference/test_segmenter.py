@@ -17,8 +17,8 @@ from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.evaluation.metrics import score_masks
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.imaging.writing import write_mask
-from SAMMixLib.inference.device import choose_device, choose_dtype
-from SAMMixLib.inference.gating import gate
+from SAMMixLib.inference.device import Runtime, choose_device, choose_dtype
+from SAMMixLib.inference.postprocessing import hysteresis_threshold
 from SAMMixLib.inference.scan import largest_component, smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
 from SAMMixLib.models.build import build_model
@@ -87,7 +87,7 @@ def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
     begin = model.backbone.begin
     model.backbone.begin = lambda slices: encoded.append(len(slices)) or begin(slices)
     model.backbone.encode = None
-    whole = Segmenter(model, config, "head", torch.device("cpu"), torch.float32, batch_size=2)
+    whole = Segmenter(model, config, "head", Runtime(batch_size=2))
     result = whole.segment(read_volume(tmp_path / "ct.nrrd"))
     assert encoded == [2, 1] and sum(map(bool, result.boxes)) > 0
     slices = torch.from_numpy(result.slices).float()[:, None] / 255
@@ -133,9 +133,9 @@ def test_air_holds_no_liver(segmenter, tmp_path):
 
 def test_gate_keeps_runs_that_reach_the_high_threshold():
     p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
-    assert gate(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
-    assert gate(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
-    assert not gate(np.zeros(3), 0.5, 0.3).any()
+    assert hysteresis_threshold(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
+    assert hysteresis_threshold(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
+    assert not hysteresis_threshold(np.zeros(3), 0.5, 0.3).any()
 
 
 def test_smoothing_takes_the_median_of_neighbouring_boxes():

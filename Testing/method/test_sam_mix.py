@@ -15,6 +15,7 @@ from peft import get_peft_model_state_dict
 
 from SAMMixLib.config import PRESETS, Config, ModelConfig
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.segmenter import Segmenter, prepare
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.base_weights import load_lite_medsam_weights
@@ -163,13 +164,13 @@ def test_several_boxes_on_a_slice_are_united(model):
     embeddings = torch.rand(1, 256, 64, 64)
     a, b = torch.tensor([[20.0, 20, 90, 90]]), torch.tensor([[120.0, 120, 200, 220]])
     with torch.inference_mode():
-        both, _ = model.segment(embeddings, [torch.cat([a, b])])
-        single = [model.segment(embeddings, [box])[0] for box in (a, b)]
+        both, _ = model.decode(embeddings, [torch.cat([a, b])])
+        single = [model.decode(embeddings, [box])[0] for box in (a, b)]
     torch.testing.assert_close(both, torch.maximum(*single), rtol=0, atol=1e-3)
 
 
 def test_dense_mask_prompt_and_encoder_head_run():
-    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", presence=0.0)
+    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)
     torch.manual_seed(0)
     both = build_model(config).eval()
     with torch.inference_mode():
@@ -305,7 +306,7 @@ def test_the_paper_preset_says_what_the_paper_says():
 def test_bfloat16_stays_close_to_float32(model):
     slices = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(3))
     box = [torch.tensor([[60.0, 60, 180, 180]])]
-    fast = prepare(build_model(STARTER.model), torch.device("cpu"), torch.bfloat16)
+    fast = prepare(build_model(STARTER.model), Runtime(dtype=torch.bfloat16))
     fast.backbone.mask_decoder.load_state_dict(model.backbone.mask_decoder.state_dict())
     with torch.inference_mode():
         exact, quick = (m(slices, box).mask_logits for m in (model, fast))

@@ -207,7 +207,7 @@ class TinyViT(nn.Module):
         )
 
     def split(self, adapted_blocks: int | None) -> None:
-        """Let :meth:`encode_frozen` end where the stages with the last `adapted_blocks` blocks start (None: all stages)."""
+        """Let :meth:`encode_frozen` end before the stages with the last `adapted_blocks` blocks (None: all stages)."""
         self.frozen_stages, blocks = len(DEPTHS), 0
         while self.frozen_stages and (adapted_blocks is None or blocks < adapted_blocks):
             self.frozen_stages -= 1
