@@ -32,7 +32,9 @@ def add_command(commands) -> None:
     parser.add_argument("--prompt", choices=("cam", "oracle"),
                         help="prompt source (default: cam; of mask files: not stated)")  # fmt: skip
     parser.add_argument(
-        "--gate", action="store_true", help="decide on presence along z, as for a scan, not for each slice alone"
+        "--gate",
+        action="store_true",
+        help="decide along z which slices get a prompt, as for a scan, not for each slice alone",
     )
     parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
@@ -56,7 +58,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
     from SAMMixLib.data.slices import SliceDataset, read_slices
     from SAMMixLib.evaluation.evaluate import evaluate_slices
     from SAMMixLib.inference.slices import predict_slices
-    from SAMMixLib.models.bundle import open_bundle
+    from SAMMixLib.models.card import open_bundle
 
     prompt = options.prompt or "cam"
     segmenter = load_segmenter(options)
@@ -69,7 +71,9 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
             raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
         data = data.select([name in options.patients for name in data.patients])
     gating = segmenter.config.volume if options.gate else None
-    found = predict_slices(segmenter.model, data, prompt, options.batch_size, gating=gating, progress=progress)
+    found = predict_slices(
+        segmenter.model, data, prompt, batch_size=options.batch_size, gating=gating, progress=progress
+    )
     training = open_bundle(find_model(options.model)).card["training"]
     provenance = {
         "model": segmenter.name,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import open_bundle, verify_bundle
+from SAMMixLib.models.card import open_bundle, verify_bundle
 from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
 from SAMMixLib.paths import models_folder
 

@@ -14,10 +14,11 @@ from SAMMixLib.config import ModelConfig
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.inference.slices import SlicePredictions
 from SAMMixLib.method.windowing import windowed
+from SAMMixLib.models.base_weights import load_tensors
 from SAMMixLib.networks.baselines.multimix import MultiMix
 from SAMMixLib.networks.baselines.transunet import TransUNet
 from SAMMixLib.networks.baselines.unet import build_unet
-from SAMMixLib.networks.weights import load_strictly, load_tensors
+from SAMMixLib.networks.strict import load_strictly
 from SAMMixLib.progress import Progress, silent
 
 

@@ -26,7 +26,7 @@ from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_training import Budget
 from SAMMixLib.inference.slices import SlicePredictions
-from SAMMixLib.networks.weights import load_tensors
+from SAMMixLib.models.base_weights import load_tensors
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.training.checkpoint import load_trained_state
 

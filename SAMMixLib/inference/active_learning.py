@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from SAMMixLib.inference.interpolation import spaced
+from SAMMixLib.inference.postprocessing import spaced
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS
@@ -81,11 +81,11 @@ def doubts(scan: Scan, also: Sequence[int] = ()) -> Doubts:
             continue
         embeddings, cams = embeddings[rows], scan.cams[[part[n] for n in rows]].float().to(embeddings.device)
         boxes = [scan.edges[part[n]].to(embeddings.device) for n in rows]
-        logits, iou = model.segment(embeddings, boxes, cams)
+        logits, iou = model.decode(embeddings, boxes, cams)
         masks = logits > 0
         own = bounding_boxes(masks, "one", model.config.padding)
         own = [new if len(new) else old for new, old in zip(own, boxes, strict=True)]
-        others = [model.segment(embeddings, each, cams)[0] > 0 for each in (own, [grown(box) for box in boxes])]
+        others = [model.decode(embeddings, each, cams)[0] > 0 for each in (own, [grown(box) for box in boxes])]
         signs[[start + n for n in rows], 1:] = np.stack(
             [(1 - iou.float()).clamp(0, 1).cpu(), *(1 - overlap(masks, other).cpu() for other in others)], axis=1
         )

@@ -86,7 +86,7 @@ def time_naive(
     for n, one in enumerate(slices):
         if n == 1:
             started = time.perf_counter()
-        model(one[None], [whole]).mask_logits.sum().item()
+        model(one[None], boxes=[whole]).mask_logits.sum().item()
     return (time.perf_counter() - started) / sample
 
 

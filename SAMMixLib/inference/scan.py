@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from SAMMixLib.config import VolumeConfig
@@ -20,8 +19,14 @@ from SAMMixLib.imaging.resize import Frame, frame_slices
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
-from SAMMixLib.inference.gating import gate
-from SAMMixLib.inference.interpolation import LOGIT_LIMIT, fill_between, spaced
+from SAMMixLib.inference.postprocessing import (
+    LOGIT_LIMIT,
+    fill_between,
+    hysteresis_threshold,
+    largest_component,
+    smooth_boxes,
+    spaced,
+)
 from SAMMixLib.inference.results import Resegmentation, SegmentationResult
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
@@ -71,7 +76,7 @@ class Scan:
     def segment(self, progress: Progress = silent, slices: Sequence[int] | None = None) -> SegmentationResult:
         """Segment the liver in the whole scan, or in given slices only; in smaller batches where memory runs out.
 
-        Given slices stay on their own: the model's `presence` decides on each, not the gate, and no 3D component is
+        Given slices stay on their own: the prompt threshold decides on each, not the gate, and no 3D component is
         dropped. All else is empty, and p(liver) NaN.
 
         Raises:
@@ -100,9 +105,9 @@ class Scan:
             shared = self._classify(range(len(self.slices)) if chosen is None else chosen, progress)
             if chosen is None:
                 high, low = settings.gate_high, settings.gate_low
-                gated = gate(self.p_liver, high, low)
+                gated = hysteresis_threshold(self.p_liver, high, low)
             else:
-                high = low = model.config.presence
+                high = low = model.config.prompt_threshold
                 gated = self.p_liver >= low  # NaN where nobody looked, which reaches nothing
             self.edges = self._prompt(gated, settings)
         prompted = [k for k in range(len(self.slices)) if len(self.edges[k])]
@@ -208,23 +213,21 @@ class Scan:
         shared: dict[int, Tensor] | None = {} if model.shares_encoder else None
         for done, ks in _batches(slices, self.segmenter.batch_size):
             part = self.slices[ks].to(self.segmenter.device)
-            features = None if shared is None else model.backbone.begin(part)
+            features = None if shared is None else model.encode_frozen(part)
             maps = model.classify(part, features)
             self.p_liver[ks] = liver_logit(maps).sigmoid().cpu().numpy()
-            self.cams[ks] = model.activate(maps).half().cpu()
+            self.cams[ks] = model.cam(maps).half().cpu()
             if shared is not None:
                 shared |= zip(ks, features, strict=True)
             progress("classify slices", done, len(slices))
         return shared
 
     def _prompt(self, gated: np.ndarray, settings: VolumeConfig) -> list[Tensor]:
-        # The gate has decided on presence, so no slice is dropped again by its own p(liver).
-        logit = torch.where(torch.from_numpy(gated), torch.inf, -torch.inf)
-        boxes = self.segmenter.model.prompt(self.cams.float(), logit)
+        boxes = self.segmenter.model.boxes_from_cam(self.cams.float(), torch.from_numpy(gated))
         return smooth_boxes(boxes, settings.smooth_boxes) if settings.smooth_boxes else boxes
 
     def _cam_edges(self, k: int) -> Tensor:
-        return self.segmenter.model.prompt(self.cams[k : k + 1].float(), torch.tensor([torch.inf]))[0]
+        return self.segmenter.model.boxes_from_cam(self.cams[k : k + 1].float(), torch.tensor([True]))[0]
 
     def _given_edges(self, k: int, boxes: Sequence[Bounds]) -> Tensor:
         rows, columns = self.frame.shape
@@ -272,11 +275,11 @@ class Scan:
         model = self.segmenter.model
         boxes = [box.to(embeddings.device) for box in boxes]
         cams = self.cams[ks].float().to(embeddings.device)
-        logits, iou = model.segment(embeddings, boxes, cams)
+        logits, iou = model.decode(embeddings, boxes, cams)
         for _ in range(refine):
             found = bounding_boxes(logits > 0, model.config.regions, model.config.padding)
             boxes = [new if len(new) else old for new, old in zip(found, boxes, strict=True)]
-            logits, iou = model.segment(embeddings, boxes, cams)
+            logits, iou = model.decode(embeddings, boxes, cams)
         clipped = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().cpu().numpy()
         return clipped, iou.cpu().numpy(), [box.cpu() for box in boxes]
 
@@ -294,28 +297,6 @@ def _batches(slices: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]
     for start in range(0, len(slices), size):
         part = list(slices[start : start + size])
         yield start + len(part), part
-
-
-def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
-    """Replace each side of a slice's box by its median over the slices within `reach`, where each has one box."""
-    smooth = []
-    for k, box in enumerate(boxes):
-        near = [other for other in boxes[max(0, k - reach) : k + reach + 1] if len(other) == 1]
-        smooth.append(torch.cat(near).median(dim=0, keepdim=True).values if len(box) == 1 else box)
-    return smooth
-
-
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of a 3D mask."""
-    bounds = ndimage.find_objects(mask.astype(np.uint8))
-    if not bounds:
-        return mask
-    labels, count = ndimage.label(mask[bounds[0]])
-    if count > 1:
-        kept = np.zeros_like(mask)
-        kept[bounds[0]] = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-        return kept
-    return mask
 
 
 def _inclusive(box: list[float]) -> tuple[int, int, int, int]:

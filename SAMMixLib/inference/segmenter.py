@@ -13,7 +13,8 @@ from SAMMixLib.inference.device import choose_device, choose_dtype
 from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.sam_mix import SAMMix
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.networks.fusion import fuse_gelu
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.structure import LIVER, Structure

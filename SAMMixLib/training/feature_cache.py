@@ -81,7 +81,7 @@ def stored_features(
     store = None
     try:
         for start in range(0, len(slices), BATCH):
-            found = _begin(backbone, slices[start : start + BATCH], dtype)
+            found = _encode_frozen(backbone, slices[start : start + BATCH], dtype)
             if store is None:
                 store = np.lib.format.open_memmap(beside, "w+", np.float16, (len(slices), *found.shape[1:]))
             store[start : start + BATCH] = found
@@ -97,16 +97,16 @@ def stored_features(
 def seconds_a_view(backbone: Backbone, slices: Tensor, dtype: torch.dtype = torch.float32) -> float:
     """Processor seconds that the frozen part takes for one of slices ``[n, 1, S, S]``, measured on the first few."""
     few = slices[:BATCH]
-    _begin(backbone, few, dtype)
+    _encode_frozen(backbone, few, dtype)
     started = time.process_time()
-    _begin(backbone, few, dtype)
+    _encode_frozen(backbone, few, dtype)
     return (time.process_time() - started) / len(few)
 
 
-def _begin(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> np.ndarray:
+def _encode_frozen(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> np.ndarray:
     device = backbone.mean.device
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        return backbone.begin(slices.float().to(device)).half().cpu().numpy()
+        return backbone.encode_frozen(slices.float().to(device)).half().cpu().numpy()
 
 
 def _fingerprint(backbone: Backbone, slices: Tensor, dtype: torch.dtype) -> str:

@@ -27,8 +27,10 @@ from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.method.sam_mix import SAMMix, build_classifier
-from SAMMixLib.models.bundle import Bundle, load_bundle, open_bundle, save_bundle
+from SAMMixLib.method.sam_mix import SAMMix
+from SAMMixLib.models.build import build_classifier
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import Bundle, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.structure import Structure
@@ -129,15 +131,21 @@ def fine_tune(
     trainer.run(progress)
 
     model, config = trainer.kept_model, trainer.kept_config
-    model.config = config.model
     if same:
         blend(model, before, KEPT)
     else:
-        presence = config.model.presence  # the parent's gate fits the parent's classifier only
-        volume = dataclasses.replace(config.volume, gate_high=presence, gate_low=presence)
+        threshold = config.model.prompt_threshold  # the parent's gate fits the parent's classifier only
+        volume = dataclasses.replace(config.volume, gate_high=threshold, gate_low=threshold)
         config = dataclasses.replace(config, volume=volume)
     of_parent = predict_slices(before, validation, "cam", dtype=dtype, features=trainer.validation_features)
-    of_child = predict_slices(model, validation, "cam", dtype=dtype, features=trainer.validation_features)
+    of_child = predict_slices(
+        model,
+        validation,
+        "cam",
+        threshold=config.model.prompt_threshold,
+        dtype=dtype,
+        features=trainer.validation_features,
+    )
     tuned = Tuned(
         bundle=run / "bundle",
         before=mean_dice(of_parent.masks, validation.masks),

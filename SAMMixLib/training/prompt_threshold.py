@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def best_presence(p_liver: np.ndarray, masks: np.ndarray, reference: np.ndarray) -> float:
+def best_prompt_threshold(p_liver: np.ndarray, masks: np.ndarray, reference: np.ndarray) -> float:
     """The threshold with the highest mean Dice per slice, where a missed slice and a false mask both count 0.
 
     Args:

@@ -18,7 +18,12 @@ class RunState:
     best_score: float = -math.inf
     history: list[dict] = field(default_factory=list)
     seconds: float = 0.0  # processor time of the training steps, all threads together
-    presence: float | None = None  # chosen at the last validation
+    prompt_threshold: float | None = None  # chosen at the last validation
+
+    @classmethod
+    def of(cls, saved: dict) -> RunState:
+        """The state in a checkpoint, also in one of an earlier version, which called the threshold `presence`."""
+        return cls(**{"prompt_threshold" if name == "presence" else name: value for name, value in saved.items()})
 
     def report(self, figures: dict, folder: Path) -> None:
         """Append one line to the log."""

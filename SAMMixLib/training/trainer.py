@@ -1,4 +1,4 @@
-"""Joint training of Fig. 1: eq. 3 on every slice, eq. 9 on the few with a mask.
+"""Joint training of Fig. 1: the classification loss on every slice, the segmentation loss on the few with a mask.
 
 A run folder holds ``config.json``, ``log.jsonl`` (one line a report), ``curves.png``, ``checkpoint.pt`` and, from the
 first validated epoch on, ``bundle/``: the best model so far. Every step draws from generators seeded by (seed, step),
@@ -25,15 +25,17 @@ from SAMMixLib.inference.slices import mean_dice, predict_slices
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.losses import activation_loss, classification_loss, segmentation_loss
 from SAMMixLib.method.prompts import bounding_boxes, jitter
-from SAMMixLib.method.sam_mix import SAMMix, build_model, trainable_counts
+from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.method.windowing import windowed
-from SAMMixLib.models.bundle import load_base_weights, save_bundle
+from SAMMixLib.models.base_weights import load_base_weights
+from SAMMixLib.models.build import build_model, trainable_counts
+from SAMMixLib.models.bundle import save_bundle
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.training.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
 from SAMMixLib.training.curves import plot_curves
 from SAMMixLib.training.feature_cache import ViewBatches, Views, make_views, seconds_a_view, stored_features
 from SAMMixLib.training.loaders import Batch, SliceBatches, joined, step_seed
-from SAMMixLib.training.prompt_threshold import best_presence
+from SAMMixLib.training.prompt_threshold import best_prompt_threshold
 from SAMMixLib.training.run_log import RunState
 
 CHECKPOINT_SECONDS = 60.0
@@ -222,7 +224,7 @@ class Trainer:
         return batch
 
     def classification_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
+        """The classification loss on a batch of all slices, and the activation loss on those with a mask."""
         slices, features = self.on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.device)
         classification = classification_loss(liver_logit(maps), labels)
@@ -236,20 +238,20 @@ class Trainer:
         slices = batch.slices.to(self.device)
         if batch.features is not None:
             return slices, batch.features.to(self.device)
-        return slices, self.model.backbone.begin(slices) if self.model.shares_encoder else None
+        return slices, self.model.encode_frozen(slices) if self.model.shares_encoder else None
 
     def segmentation_step(self, batch: Batch, step: int) -> Tensor:
-        """Eq. 9 on a batch of labelled slices; the prompts are constants."""
+        """The segmentation loss on a batch of labelled slices; the prompts are constants."""
         masks = batch.masks.to(self.device)
         slices, features = self.on_device(batch)
         self.model.classifier.eval()  # boxes as in use
         with torch.no_grad():
-            cams = self.model.activate(self.model.classify(slices, features))
+            cams = self.model.cam(self.model.classify(slices, features))
         boxes, usable = self.training_boxes(cams, masks > 0.5, step)
         if not usable.any():
             return slices.new_zeros(())
         embeddings = self.model.embed(slices[usable], None if features is None else features[usable])
-        logits, _ = self.model.segment(embeddings, boxes, cams[usable])
+        logits, _ = self.model.decode(embeddings, boxes, cams[usable])
         return segmentation_loss(logits, masks[usable], self.config.training.cross_entropy)
 
     def training_boxes(self, cams: Tensor, masks: Tensor, step: int) -> tuple[list[Tensor], Tensor]:
@@ -260,7 +262,7 @@ class Trainer:
         """
         settings, model = self.config.training, self.config.model
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step, 3))
-        of_cam = self.model.prompt(cams, torch.full(cams.shape[:1], torch.inf, device=cams.device))
+        of_cam = self.model.boxes_from_cam(cams, torch.ones(len(cams), dtype=torch.bool))
         of_mask = bounding_boxes(masks, "one", model.padding)
         of_mask = [jitter(box, settings.jitter, model.size, generator) for box in of_mask]
         share = {"cam": 1.0, "truth": 0.0, "mixed": 0.5}[settings.boxes]
@@ -276,24 +278,28 @@ class Trainer:
 
     @property
     def kept_config(self) -> Config:
-        """The config with the `presence` that the last validation chose, if it chose one."""
-        if self.state.presence is None:
+        """The config with the `prompt_threshold` that the last validation chose, if it chose one."""
+        if self.state.prompt_threshold is None:
             return self.config
-        return replace(self.config, model=replace(self.config.model, presence=self.state.presence))
+        return replace(self.config, model=replace(self.config.model, prompt_threshold=self.state.prompt_threshold))
 
     def validate(self, progress: Progress) -> str:
         """Score the epoch on the validation patients, keep the bundle if it is the best, and say so in a line."""
         started = time.monotonic()
         model = self.kept_model
-        if self.classifies:
-            model.config = replace(self.config.model, presence=0.0)
         found = predict_slices(
-            model, self.validation, "cam", dtype=self.dtype, progress=progress, features=self.validation_features
+            model,
+            self.validation,
+            "cam",
+            threshold=0.0 if self.classifies else None,  # a mask on every slice: the threshold is chosen by them
+            dtype=self.dtype,
+            progress=progress,
+            features=self.validation_features,
         )
         masks = found.masks
         if self.classifies:
-            self.state.presence = best_presence(found.p_liver, masks, self.validation.masks)
-            masks = masks & (found.p_liver >= self.state.presence)[:, None, None]
+            self.state.prompt_threshold = best_prompt_threshold(found.p_liver, masks, self.validation.masks)
+            masks = masks & (found.p_liver >= self.state.prompt_threshold)[:, None, None]
         scores = validation_scores(masks, self.validation)
         epoch = self.state.step // self.steps_per_epoch
         seconds = round(time.monotonic() - started, 1)
@@ -338,7 +344,7 @@ class Trainer:
             load_trained_state(self.averaged.module, content["averaged"], self.folder)
             self.averaged.n_averaged.fill_(content["averaged_steps"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self.state = RunState(**content["run"])
+        self.state = RunState.of(content["run"])
         self.state.rewrite_log(self.folder)
 
 

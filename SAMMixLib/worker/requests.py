@@ -24,7 +24,7 @@ from SAMMixLib.inference.device import choose_device, choose_dtype
 from SAMMixLib.inference.quality import slices_to_review
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
-from SAMMixLib.models.bundle import open_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import return_memory
 from SAMMixLib.progress import Progress

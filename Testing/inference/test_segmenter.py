@@ -17,10 +17,8 @@ from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.evaluation.metrics import score_masks
 from SAMMixLib.imaging.volume import read_volume, write_mask
 from SAMMixLib.inference.device import choose_device, choose_dtype
-from SAMMixLib.inference.gating import gate
-from SAMMixLib.inference.scan import largest_component, smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
-from SAMMixLib.method.sam_mix import build_model
+from SAMMixLib.models.build import build_model
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import KIDNEY
 
@@ -83,15 +81,15 @@ def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
     model = prepare(build_model(config.model), torch.device("cpu"), torch.float32)
     sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
     encoded = []
-    begin = model.backbone.begin
-    model.backbone.begin = lambda slices: encoded.append(len(slices)) or begin(slices)
+    encode_frozen = model.backbone.encode_frozen
+    model.backbone.encode_frozen = lambda slices: encoded.append(len(slices)) or encode_frozen(slices)
     model.backbone.encode = None
     whole = Segmenter(model, config, "head", torch.device("cpu"), torch.float32, batch_size=2)
     result = whole.segment(read_volume(tmp_path / "ct.nrrd"))
     assert encoded == [2, 1] and sum(map(bool, result.boxes)) > 0
     slices = torch.from_numpy(result.slices).float()[:, None] / 255
     del model.backbone.encode
-    alone = model(slices, features=begin(slices))
+    alone = model(slices, features=encode_frozen(slices))
     np.testing.assert_allclose(result.p_liver, alone.logit.sigmoid(), atol=0.01)  # the slices are rounded to 8 bits
 
 
@@ -130,18 +128,6 @@ def test_air_holds_no_liver(segmenter, tmp_path):
     assert not result.mask.any() and result.slice_range is None and np.isnan(result.mean_hu) and result.volume_ml == 0
 
 
-def test_gate_keeps_runs_that_reach_the_high_threshold():
-    p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
-    assert gate(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
-    assert gate(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
-    assert not gate(np.zeros(3), 0.5, 0.3).any()
-
-
-def test_smoothing_takes_the_median_of_neighbouring_boxes():
-    boxes = [torch.tensor([[float(x), 0.0, 10.0, 10.0]]) for x in (1, 9, 2)] + [torch.zeros(0, 4)]
-    assert [box[:, 0].tolist() for box in smooth_boxes(boxes, 1)] == [[1.0], [2.0], [2.0], []]
-
-
 def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom, tmp_path, monkeypatch):
     sitk.WriteImage(phantom.ct[:, :, 8:12], str(tmp_path / "ct.nrrd"))
     volume = read_volume(tmp_path / "ct.nrrd")
@@ -149,14 +135,6 @@ def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom
     assert not segmenter.segment(volume).mask.any()
     kidney = replace(segmenter, structure=KIDNEY).segment(volume)
     assert kidney.mask.any() and kidney.structure == "kidney"
-
-
-def test_largest_component_is_3d():
-    mask = np.zeros((4, 8, 8), bool)
-    mask[0:3, 1:3, 1:3] = True
-    mask[3, 5:8, 5:8] = True
-    kept = largest_component(mask)
-    assert kept.sum() == 12 and not kept[3].any() and not largest_component(mask & False).any()
 
 
 def test_devices_are_checked():

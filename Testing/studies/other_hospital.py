@@ -20,7 +20,8 @@ from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import tune_process
 from SAMMixLib.training.finetuning import fine_tune

@@ -22,7 +22,8 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CLASSIFIER, DECODER, load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import CLASSIFIER, DECODER, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.structure import SPLEEN
 from SAMMixLib.training import finetuning
@@ -81,7 +82,7 @@ def test_another_structure_gets_its_own_classifier(tmp_path, short):
     assert not any(torch.allclose(old[key], new[key]) for key in new if key.endswith("weight"))
     # Where the parent's classifier drew its lines says nothing of the new one's.
     model, volume = bundle.config.model, bundle.config.volume
-    assert model.presence == volume.gate_high == volume.gate_low != parent.config.model.presence
+    assert model.prompt_threshold == volume.gate_high == volume.gate_low != parent.config.model.prompt_threshold
 
 
 @pytest.mark.parametrize(

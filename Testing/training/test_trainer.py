@@ -20,7 +20,8 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.progress import silent
 from SAMMixLib.training.checkpoint import trained_state
 from SAMMixLib.training.loaders import SliceBatches, batch_indices
@@ -116,12 +117,15 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
         assert torch.equal(value, weights["resumed"][key]), key
 
 
-def test_bundle_carries_the_presence_that_validation_chose(sets, tmp_path):
+def test_bundle_carries_the_prompt_threshold_that_validation_chose(sets, tmp_path):
     trainer = Trainer(tiny_config(), *sets, tmp_path, {})
     model = load_bundle(trainer.run())
     found = predict_slices(model, sets[1])
-    seen = found.p_liver >= model.config.presence
-    assert 0 < model.config.presence < 1 and trainer.kept_config.model.presence == trainer.state.presence
+    seen = found.p_liver >= model.config.prompt_threshold
+    assert (
+        0 < model.config.prompt_threshold < 1
+        and trainer.kept_config.model.prompt_threshold == trainer.state.prompt_threshold
+    )
     assert not found.masks[~seen].any()
     by_half = found.masks & (found.p_liver >= 0.5)[:, None, None]
     assert mean_dice(found.masks, sets[1].masks) >= mean_dice(by_half, sets[1].masks)
@@ -152,12 +156,12 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
     trainer.prepare(silent)
     batch = trainer.segment_batches(0)
     with torch.inference_mode():
-        features = trainer.model.backbone.begin(batch.slices)
+        features = trainer.model.backbone.encode_frozen(batch.slices)
     assert torch.allclose(batch.features, features, atol=0.02 * features.abs().max().item())
 
     written = sorted((tmp_path / "features").iterdir())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(trainer.model.backbone), "begin", None)  # the stored features are all that is used
+        patch.setattr(type(trainer.model.backbone), "encode_frozen", None)  # the stored features are all that is used
         bundle = trainer.run()
     assert sorted((tmp_path / "features").iterdir()) == written and len(written) == 2
     assert open_bundle(bundle).config == trainer.kept_config
