@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,8 @@ def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
         OSError: the disk does not take it.
     """
     with atomic(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        named: dict[str, Any] = dict(arrays)  # numpy's stubs take the arrays for the option allow_pickle, too
+        np.savez_compressed(file, **named)
 
 
 def sha256_of(path: str | Path) -> str:

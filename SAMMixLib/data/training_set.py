@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.resize import AIR_HU
+from SAMMixLib.imaging.hounsfield import AIR
 from SAMMixLib.structure import LIVER, Structure
 
 SCHEMA = 1
@@ -83,13 +83,21 @@ def patient_name_in_steps(name: str, array: np.ndarray, spacing: Sequence[float]
     """As :func:`patient_name`, a slice a step; only the last that comes is the name."""
     digest = hashlib.sha256(repr((array.shape, [f"{side:.3f}" for side in spacing])).encode())
     for plane in array:
-        digest.update(np.maximum(_as_int16(plane), AIR_HU).astype("<i2").tobytes())
+        digest.update(np.maximum(_as_int16(plane), AIR).astype("<i2").tobytes())
         yield f"{name}-{digest.hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training set, open. Nothing of its state is held here: other processes may add to it meanwhile."""
+    """A training set, open. Nothing of its state is held here: other processes may add to it meanwhile.
+
+    Example:
+        >>> stack = read_volume("scan.nii.gz").axial()
+        >>> ours = TrainingSet.create("my_set")
+        >>> added = ours.add("patient-1", [3, 4], stack.array[[3, 4]], stack.spacing[1:], labels=[False, True])
+        >>> [(entry.slice, entry.label, entry.has_mask) for entry in TrainingSet.open("my_set").entries()]
+        [(3, False, False), (4, True, False)]
+    """
 
     folder: Path
     name: str
