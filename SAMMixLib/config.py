@@ -47,12 +47,12 @@ class ModelConfig:
     classifier: str = "resnet38"  # or a head on the SAM encoder's own features
     classifier_width: float = 1.0  # 1 is the paper's ResNet38
     cam_difference: bool = False  # liver minus background instead of the liver map
-    omega: float = 0.5  # eq. 6
+    omega: float = 0.5  # of the largest CAM value: the threshold of the binary mask
     # Below this p(liver) a slice on its own gets no prompt and an empty mask: a fallback box would invent liver.
     # Training puts in the best on validation slices.
     prompt_threshold: float = 0.5
 
-    regions: str = "one"  # eq. 8
+    regions: str = "one"  # of the mask that get a box
     padding: float = 0.0  # pixels added on each side of the box
     dense_mask: bool = False  # the CAM mask as SAM's dense prompt, drawn in the figure, not in the text
 
@@ -81,7 +81,7 @@ class VolumeConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Joint training, eq. 3 plus eq. 9."""
+    """Joint training: the classification loss plus the segmentation loss."""
 
     labelled_slices: int | None = 50  # masks used; None is every mask there is
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Eq. 4 and the image-level decision that comes with it.
+"""The class activation map, and the image-level decision that comes with it.
 
 The classifier ends in a 1 x 1 convolution to two maps (no liver, liver) followed by global average pooling. Averaging
 and the linear layer commute, so the liver map is the weighted sum of features that the paper calls g: the CAM costs

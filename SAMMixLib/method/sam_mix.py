@@ -3,7 +3,7 @@
 ::
 
     slices -> classify -> prompted?  -> boxes_from_cam -.
-       |   (eq. 4: cam)  (p(liver))    (eq. 5 to 8)      v
+       |       (cam)     (p(liver))                      v
        `----> encode_frozen -> encode_adapted (LoRA) -> decode -> mask
 """
 

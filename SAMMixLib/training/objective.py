@@ -1,4 +1,4 @@
-"""What a step of joint training minimises: eq. 3 on any slices, eq. 9 on labelled ones, through the steps of Fig. 1."""
+"""What a step of joint training minimises: the paper's two losses, through the steps of Fig. 1."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Objective:
         """The losses of one step, unweighted; zeros where there is no batch.
 
         Args:
-            classify: any slices, for eq. 3; for the activation loss those of them that have a mask.
-            segment: labelled slices, for eq. 9.
+            classify: any slices, for the classification loss; those of them that have a mask for the activation loss.
+            segment: labelled slices, for the segmentation loss.
         """
         classification = activation = segmentation = torch.zeros((), device=self.runtime.device)
         with self.runtime.autocast():
@@ -55,7 +55,7 @@ class Objective:
         )
 
     def classification(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Eq. 3's loss on a batch of all slices, and the activation loss on those of them that have a mask."""
+        """The classification loss of any slices, and the activation loss of those of them that have a mask."""
         slices, features = self._on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.runtime.device)
         loss = classification_loss(liver_logit(maps), labels)
@@ -65,7 +65,7 @@ class Objective:
         return loss, activation_loss(maps[labelled], batch.masks[labelled].to(self.runtime.device))
 
     def segmentation(self, batch: Batch, step: int) -> Tensor:
-        """The loss of eq. 9 on a batch of labelled slices; the prompts are constants."""
+        """The segmentation loss of labelled slices; the prompts are constants."""
         masks = batch.masks.to(self.runtime.device)
         slices, features = self._on_device(batch)
         self.model.classifier.eval()  # boxes as in use

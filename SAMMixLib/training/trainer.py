@@ -1,4 +1,4 @@
-"""Joint training of Fig. 1: eq. 3 on every slice, eq. 9 on the few with a mask.
+"""Joint training of Fig. 1: the classification loss on every slice, the segmentation loss on the few with a mask.
 
 A run folder holds ``log.jsonl`` (one line a report), ``curves.png``, ``checkpoint.pt`` and, from the first validated
 epoch on, ``bundle/``: the best model so far.

@@ -17,6 +17,7 @@ from SAMMixLib.config import PRESETS, Config, ModelConfig
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.segmenter import Segmenter, prepare
+from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.base_weights import load_lite_medsam_weights
 from SAMMixLib.models.build import build_model, trainable_counts
@@ -173,9 +174,25 @@ def test_dense_mask_prompt_and_encoder_head_run():
     config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)
     torch.manual_seed(0)
     both = build_model(config).eval()
+    slices = torch.rand(2, 1, 256, 256)
     with torch.inference_mode():
-        output = both(torch.rand(1, 1, 256, 256))
-    assert output.cams.shape == (1, 256, 256) and torch.isfinite(output.logit).all()
+        features = both.encode_frozen(slices)
+        assert features.shape[1] == both.backbone.image_encoder.features_channels
+        alone = both(slices[:1])
+        torch.testing.assert_close(alone.logit, liver_logit(both.classifier(features[:1])), rtol=1e-4, atol=1e-4)
+        swapped = both(slices[:1], features=features[1:])
+        assert (swapped.logit - alone.logit).abs() > 1e-4 and not torch.equal(swapped.cams, alone.cams)
+        torch.testing.assert_close(both.embed(slices, features), both.embed(slices), rtol=0, atol=1e-4)
+    assert alone.cams.shape == (1, 256, 256)
+
+
+def test_who_gets_a_prompt_is_a_bool_and_an_empty_cam_has_no_box(model):
+    logit = torch.tensor([2.0, -2.0, 0.0])
+    assert model.prompted(logit).tolist() == [True, False, True]
+    cams = torch.zeros(3, 256, 256)
+    cams[:2, 50:90, 60:100] = 1
+    boxes = model.boxes_from_cam(cams, torch.tensor([True, False, True]))
+    assert [box.tolist() for box in boxes] == [[[55, 45, 105, 95]], [], []]
 
 
 def test_bundle_brings_the_model_back(model, bundle):
@@ -296,6 +313,11 @@ def test_config_errors_name_the_entry():
             Config.from_dict(wrong)
 
 
+def test_the_former_name_of_the_prompt_threshold_is_read():
+    config = Config.from_dict({"model": {"presence": 0.3}})
+    assert config.model.prompt_threshold == 0.3 and "presence" not in config.to_dict()["model"]
+
+
 def test_the_paper_preset_says_what_the_paper_says():
     paper = PRESETS["paper"]
     assert (paper.model.window_width, paper.model.window_level, paper.model.omega) == (400, 40, 0.5)
@@ -309,7 +331,7 @@ def test_bfloat16_stays_close_to_float32(model):
     fast = prepare(build_model(STARTER.model), Runtime(dtype=torch.bfloat16))
     fast.backbone.mask_decoder.load_state_dict(model.backbone.mask_decoder.state_dict())
     with torch.inference_mode():
-        exact, quick = (m(slices, box).mask_logits for m in (model, fast))
+        exact, quick = (m(slices, boxes=box).mask_logits for m in (model, fast))
     agreement = ((exact > 0) == (quick > 0)).float().mean()
     assert agreement > 0.98
 

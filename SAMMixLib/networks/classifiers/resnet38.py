@@ -114,7 +114,7 @@ class CamClassifier(nn.Module):
     """A body and a 1 x 1 convolution to one activation map per class: no liver, liver.
 
     The logits are the mean of each map, ``maps.mean((2, 3))``: global average pooling and a linear layer swap places
-    with the convolution. The head has no bias, so the liver map *is* eq. 4, ``g = sum_i w_i F_i``.
+    with the convolution. The head has no bias, so the liver map *is* the CAM, ``g = sum_i w_i F_i``.
     """
 
     def __init__(self, body: ResNet38 | EncoderHead) -> None:
