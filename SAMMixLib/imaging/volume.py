@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,8 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.dicom import is_dicom, read_series
 from SAMMixLib.imaging.grid import AxialGrid
 from SAMMixLib.imaging.hounsfield import in_hu
-from SAMMixLib.imaging.itk import image_like, quiet_itk
-from SAMMixLib.imaging.nifti import check_axes, check_nifti_grid, check_spacing, look_into_nifti
+from SAMMixLib.imaging.itk import image_like, name_for_itk, quiet_itk, reason
+from SAMMixLib.imaging.nifti import check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -119,32 +120,32 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
 
 
 def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
-    """Read an image file after its header passed every check, with warnings about the header."""
+    """Read an image file after its header passed every check, with warnings about the header.
+
+    Raises:
+        SAMMixError: unknown suffix, empty, damaged (with ITK's reason), not 3D and scalar, no valid grid.
+    """
     suffix = suffix_of(path, READABLE)
+    if not path.is_file():
+        raise SAMMixError(f"{path}: not a regular file; give the path of an image")
     if path.stat().st_size == 0:
         raise SAMMixError(f"{path}: the file is empty")
-    nifti = look_into_nifti(path) if suffix.startswith(".nii") else None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        with quiet_itk():
+    if suffix.startswith(".nii"):
+        return read_nifti(path)
+    with name_for_itk(path) as name, quiet_itk():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(name)
+        try:
             reader.ReadImageInformation()
-    except RuntimeError:
-        raise SAMMixError(f"{path}: cannot be read as {suffix}: it is damaged, or not what its suffix says") from None
-    _check_header(path, reader)
-    warnings = check_nifti_grid(path, nifti, reader) if nifti else []
-    if reader.GetPixelID() == sitk.sitkFloat64:
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        with quiet_itk():
-            image = reader.Execute()
-    except RuntimeError:
-        raise SAMMixError(f"{path}: the voxels cannot be read: the file is truncated or damaged") from None
-    if nifti and nifti.broken.size:
-        array = sitk.GetArrayFromImage(image)
-        array.flat[nifti.broken] = np.nan
-        image = image_like(array, image)
-    return image, warnings
+        except RuntimeError as error:
+            raise SAMMixError(f"{path}: cannot be read as {suffix}: {reason(error)}") from None
+        _check_header(path, reader)
+        if reader.GetPixelID() == sitk.sitkFloat64:
+            reader.SetOutputPixelType(sitk.sitkFloat32)
+        try:
+            return reader.Execute(), []
+        except RuntimeError as error:
+            raise SAMMixError(f"{path}: the voxels cannot be read: {reason(error)}") from None
 
 
 def suffix_of(path: Path, known: tuple[str, ...]) -> str:
@@ -164,7 +165,10 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     if dimension != 3:
         what = "a 2D image" if dimension == 2 else f"a {dimension}D series"
         raise SAMMixError(f"{path}: {what} of {' x '.join(map(str, reader.GetSize()))}; give one 3D CT volume")
-    check_spacing(path, reader.GetSpacing())
+    spacing = reader.GetSpacing()
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
+        millimetres = " x ".join(f"{value:g}" for value in spacing)
+        raise SAMMixError(f"{path}: the voxel spacing is {millimetres} mm; repair the header")
     check_axes(path, AxialGrid.of(reader).affine)
 
 
