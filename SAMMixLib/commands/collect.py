@@ -55,7 +55,11 @@ def run(options: argparse.Namespace) -> dict:
     volume = read_volume(options.scan, options.series)
     print_warnings(volume.warnings)
     stack = volume.axial()
-    mask = None if options.mask is None else axial_mask(options.mask, volume, options.mask_value)
+    mask = (
+        None
+        if options.mask is None
+        else axial_mask(options.mask, volume, options.mask_value, opened.structure if opened else structure or LIVER)
+    )
     total, without = len(stack.array), options.no_structure
     chosen = options.slices
     if chosen is None:
