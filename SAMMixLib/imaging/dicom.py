@@ -13,7 +13,7 @@ import warnings as python_warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,9 +217,8 @@ def _file(path: Path, header: Dataset) -> File:
     if any(np.isnan(one.position).any() or np.isnan(one.orientation).any() for one in slices):
         several = "many frames" if frames > 1 else "an image"
         refusal = f"{several} without position and orientation is no slice of a volume"
-        return File(path, file.uid, file.number, file.description, file.size, frames, refusal)
-    object.__setattr__(file, "slices", slices)
-    return file
+        return replace(file, refusal=refusal)
+    return replace(file, slices=slices)
 
 
 def _refusal(header: Dataset, pixels: int) -> str:
@@ -270,13 +269,10 @@ def _first(sequence: Any) -> Any:
 
 def _text(header: Dataset, name: str) -> str:
     value = header.get(name)
-    text = (
-        ""
-        if value is None
-        else str(value)
-        if not hasattr(value, "__iter__") or isinstance(value, str)
-        else "\\".join(map(str, value))
-    )
+    if value is None:
+        return ""
+    several = hasattr(value, "__iter__") and not isinstance(value, str)
+    text = "\\".join(map(str, value)) if several else str(value)
     return text.strip(" \0").encode("utf-8", "replace").decode()
 
 
@@ -464,17 +460,16 @@ def _native(dataset: Dataset, file: File, big_endian: bool) -> np.ndarray:
 
 def _by_gdcm(dataset: Dataset) -> np.ndarray:
     """The stored values of compressed pixels, by a copy that GDCM takes: a plain name, and no rescale of its own."""
-    for name in (
-        "RescaleSlope",
-        "RescaleIntercept",
-        "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence",
-    ):
+    import pydicom
+
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    for name in ("RescaleSlope", "RescaleIntercept", *groups):
         if name in dataset:
             delattr(dataset, name)
+    whole = {"enforce_file_format": True} if int(pydicom.__version__[0]) >= 3 else {"write_like_original": False}
     with tempfile.TemporaryDirectory(prefix="sammix-") as folder, quiet_itk():
         copy = Path(folder) / "slice.dcm"
-        dataset.save_as(copy, enforce_file_format=True)
+        dataset.save_as(copy, **whole)
         return sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,18 @@ from SAMMixLib.imaging.dicom import SEG_STORAGE, quiet_pydicom, read_header
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from SAMMixLib.imaging.masks import Segment
-
 LABELMAP = SEG_STORAGE[1]
 EVEN = 0.05  # of the slice distance
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One segment of a file: where it is, what its file calls it, and its code."""
+
+    name: str
+    value: int  # in the file
+    codes: tuple[str, ...]  # SNOMED CT or SRT
+    mask: sitk.Image  # uint8 0 and 1
 
 
 def read_dicom_seg(path: Path) -> list[Segment]:
@@ -27,8 +36,6 @@ def read_dicom_seg(path: Path) -> list[Segment]:
         SAMMixError: another DICOM object, damaged, or its frames lie on no even grid.
     """
     import pydicom
-
-    from SAMMixLib.imaging.masks import Segment
 
     try:
         header = read_header(path)
@@ -58,7 +65,9 @@ def read_dicom_seg(path: Path) -> list[Segment]:
         except MemoryError:
             raise
         except Exception as error:  # pydicom raises what its parsers raise
-            raise SAMMixError(f"{path}: the DICOM SEG cannot be read: {str(error).splitlines()[0:1]}") from None
+            raise SAMMixError(
+                f"{path}: the DICOM SEG cannot be read ({type(error).__name__}: {str(error)[:120]!r})"
+            ) from None
     if not segments:
         raise SAMMixError(f"{path}: the DICOM SEG has no segments")
     return segments

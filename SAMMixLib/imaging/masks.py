@@ -1,10 +1,9 @@
-"""Masks: label maps, segments of 3D Slicer and DICOM SEG, read as 0 and 1 and brought to the order of a scan's voxels."""
+"""Masks: label maps, segments of 3D Slicer and DICOM SEG, as 0 and 1 in the order of a scan's voxels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.dicom import is_dicom
+from SAMMixLib.imaging.dicom_seg import Segment, read_dicom_seg
 from SAMMixLib.imaging.grid import SAME_VOXEL, AxialGrid
 from SAMMixLib.imaging.itk import image_like, name_for_itk, quiet_itk, reason
 from SAMMixLib.imaging.volume import Volume, read_image
@@ -44,8 +44,6 @@ def read_mask(path: str | Path, label: int | Collection[int] | None = None, stru
     except OSError as error:
         raise SAMMixError(f"{path}: cannot be opened ({error.strerror})") from None
     if dicom:
-        from SAMMixLib.imaging.dicom_seg import read_dicom_seg
-
         return _segment_of(path, read_dicom_seg(path), label, structure)
     if path.name.lower().endswith((".nrrd", ".nhdr")) and (segments := _slicer_segments(path)):
         return _segment_of(path, segments, label, structure)
@@ -66,14 +64,12 @@ def as_labels(path: Path, array: np.ndarray) -> np.ndarray:
         if not (np.isfinite(lowest) and np.isfinite(highest)) or np.abs(array - rounded).max() > ROUNDING:
             seems = "probabilities; threshold them first" if lowest >= 0 and highest <= 1 else "an image, not a mask"
             raise SAMMixError(
-                f"{path}: not a label map: its values from {lowest:g} to {highest:g} are no integers ({seems})"
+                f"{path}: not a label map: values from {lowest:g} to {highest:g} that are no integers ({seems})"
             )
         array = rounded.astype(np.int64)
     lowest, highest = int(array.min()), int(array.max())
     if lowest < 0 or (highest - lowest > MOST_LABELS and len(np.unique(array)) > MOST_LABELS):
-        raise SAMMixError(
-            f"{path}: not a label map: its values from {lowest} to {highest} are those of an image, not of a mask"
-        )
+        raise SAMMixError(f"{path}: not a label map: values from {lowest} to {highest}, as of an image")
     return array
 
 
@@ -90,16 +86,6 @@ def _chosen(path: Path, labels: np.ndarray, label: int | Collection[int] | None)
     if there and label not in there:
         raise SAMMixError(f"{path}: no voxel has the value {label}; there are {shown}")
     return [label]
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """One segment of a file: where it is, what its file calls it, and its code."""
-
-    name: str
-    value: int  # in the file
-    codes: tuple[str, ...]  # SNOMED CT or SRT
-    mask: sitk.Image  # uint8 0 and 1
 
 
 def _segment_of(
@@ -162,9 +148,7 @@ def _slicer_segments(path: Path) -> list[Segment]:
         value = keys.get(f"Segment{number}_LabelValue", "1")
         layer = keys.get(f"Segment{number}_Layer", "0")
         if not (value.strip().isdecimal() and layer.strip().isdecimal() and int(layer) < layers.shape[-1]):
-            raise SAMMixError(
-                f"{path}: segment {number} has no valid label value and layer; save it again in 3D Slicer"
-            )
+            raise SAMMixError(f"{path}: segment {number} has no valid label value or layer; save it again in 3D Slicer")
         mask = sitk.GetImageFromArray((layers[..., int(layer)] == int(value)).astype(np.uint8))
         mask.CopyInformation(image)
         name = keys.get(f"Segment{number}_Name", keys[f"Segment{number}_ID"])

@@ -22,6 +22,7 @@ from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
 from SAMMixLib.inference.gating import gate
 from SAMMixLib.inference.interpolation import LOGIT_LIMIT, fill_between, spaced
+from SAMMixLib.inference.plausibility import doubts_about
 from SAMMixLib.inference.results import Resegmentation, SegmentationResult
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
@@ -143,8 +144,14 @@ class Scan:
             model_name=segmenter.name,
             structure=segmenter.structure.name,
             seconds=clock.seconds,
-            warnings=self.volume.warnings,
+            warnings=(*self.volume.warnings, *self._doubts(mask, chosen)),
         )
+
+    def _doubts(self, mask: np.ndarray, chosen: list[int] | None) -> list[str]:
+        """About the mask of the whole scan; of chosen slices nothing is expected."""
+        if chosen is not None:
+            return []
+        return doubts_about(mask, self.stack.array, self.stack.spacing, self.segmenter.structure)
 
     @torch.inference_mode()
     def resegment(
