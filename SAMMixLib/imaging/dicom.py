@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import warnings as python_warnings
 from collections import Counter
@@ -33,6 +34,9 @@ SAME_PLACE = 0.01  # mm between slices that are taken to lie at one position
 SEG_STORAGE = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+FRAME = (("NumberOfFrames", 1), ("Rows", 0), ("Columns", 0))
+MOST_FRAMES = 20_000
+LONGEST_TEXT = 200  # characters of a value in a message
 DIRECTORY = "DICOMDIR"
 DAMAGED = "damaged or cut off"
 VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -200,8 +204,17 @@ def _read_files(paths: Iterable[Path]) -> tuple[list[File], list[Path]]:
 
 
 def _file(path: Path, header: Dataset) -> File:
-    frames = int(_numbers(header.get("NumberOfFrames", 1), 1)[0]) if header.get("NumberOfFrames") else 1
-    rows, columns = (int(header.get(name) or 0) for name in ("Rows", "Columns"))
+    """Raises ValueError where the header holds what no DICOM file can."""
+    try:
+        return _parsed(path, header)
+    except (TypeError, AttributeError, IndexError, KeyError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _parsed(path: Path, header: Dataset) -> File:
+    frames, rows, columns = (int(header.get(name) or least) for name, least in FRAME)
+    if frames > MOST_FRAMES:
+        raise ValueError(f"{frames} frames")
     file = File(
         path=path,
         uid=_text(header, "SeriesInstanceUID"),
@@ -273,7 +286,8 @@ def _text(header: Dataset, name: str) -> str:
         return ""
     several = hasattr(value, "__iter__") and not isinstance(value, str)
     text = "\\".join(map(str, value)) if several else str(value)
-    return text.strip(" \0").encode("utf-8", "replace").decode()
+    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text).strip()[:LONGEST_TEXT]
+    return text.encode("utf-8", "replace").decode()
 
 
 def _numbers(value: Any, count: int) -> np.ndarray:

