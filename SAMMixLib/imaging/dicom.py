@@ -207,7 +207,9 @@ def _file(path: Path, header: Dataset) -> File:
     """Raises ValueError where the header holds what no DICOM file can."""
     try:
         return _parsed(path, header)
-    except (TypeError, AttributeError, IndexError, KeyError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom parses values when they are asked for, and raises what its parsers raise
         raise ValueError(str(error)) from None
 
 

@@ -49,6 +49,11 @@ def reason(error: RuntimeError) -> str:
     return told.rstrip(".:")[:LONGEST_REASON] or "ITK gives no reason"
 
 
+def printable(text: str) -> str:
+    """Text that UTF-8 holds, with a question mark for each byte of a name that is none."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def takes_name(path: str | Path) -> bool:
     """Whether ITK can be given this name; one that is not UTF-8 ends the process."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.dicom import is_dicom
 from SAMMixLib.imaging.dicom_seg import Segment, read_dicom_seg
 from SAMMixLib.imaging.grid import SAME_VOXEL, AxialGrid
-from SAMMixLib.imaging.itk import image_like, name_for_itk, quiet_itk, reason
+from SAMMixLib.imaging.itk import image_like, name_for_itk, quiet_itk, reason, takes_name
+from SAMMixLib.imaging.nifti import MAX_VOXELS
 from SAMMixLib.imaging.volume import Volume, read_image
 from SAMMixLib.structure import KNOWN, LIVER, SRT, Structure
 
@@ -132,10 +134,12 @@ def _slicer_segments(path: Path) -> list[Segment]:
         reader.SetFileName(name)
         try:
             reader.ReadImageInformation()
-            keys = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+            keys = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if takes_name(key)}
             numbers = sorted(int(found[1]) for key in keys if (found := re.fullmatch(r"Segment(\d+)_ID", key)))
             if not numbers:
                 return []
+            if not 0 < math.prod(reader.GetSize()) * reader.GetNumberOfComponents() <= MAX_VOXELS:
+                raise SAMMixError(f"{path}: the sizes in its header are not valid")
             image = reader.Execute()
         except RuntimeError as error:
             raise SAMMixError(f"{path}: cannot be read as a segmentation: {reason(error)}") from None

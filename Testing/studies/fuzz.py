@@ -3,7 +3,7 @@
 ``python Testing/studies/fuzz.py --count 20000`` tries each reader in turn on damaged copies of small valid inputs:
 header fields set to values that break readers (0, -1, not a number, huge), bytes flipped, cut, repeated or removed, and
 text swapped for what parsers choke on. It runs in children, so that a crash is seen, and reports every fault with the
-number that makes it again: any exception but SAMMixError, a crash, more than DEADLINE seconds, more than MEMORY bytes, a
+number that makes it again: any exception but SAMMixError, a crash, more than DEADLINE seconds or MEMORY bytes, a
 process started, or a file written outside the temporary folder.
 """
 

@@ -46,7 +46,7 @@ def _rows(table: Path) -> list[tuple[str, int, int]]:
                 found.append((patient, _integer(index), _integer(label)))
         if any(label not in (0, 1) for _, _, label in found):
             raise ValueError("a label is neither 0 nor 1")
-    except (IndexError, ValueError, OSError, csv.Error) as error:
+    except (IndexError, ValueError, OverflowError, OSError, csv.Error) as error:
         raise SAMMixError(f"{table}: not a table of patient, slice, label (0 or 1): {error}; correct it") from error
     return found
 

@@ -120,7 +120,7 @@ def _label_values(file: Path) -> tuple[int, ...] | None:
                 labels[str(value)] = (int(key),)
             else:  # nnU-Net 2: name -> value, or the values of a region
                 labels[key] = tuple(map(int, value)) if isinstance(value, list) else (int(value),)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SAMMixError(f"{file}: names no labels ({type(error).__name__}); correct it, or remove it") from None
     labels = {name: values for name, values in labels.items() if values != (0,)}
     organs = [name for name in labels if LIVER in name.casefold() and not LESION.search(name)]
