@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SAMMixLib.commands.common import add_model_options, load_segmenter, progress_bar
+from SAMMixLib.commands.common import add_model_options, add_overwrite_option, check_files, load_segmenter, progress_bar
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.registry import find_model
 
@@ -39,11 +39,23 @@ def add_command(commands) -> None:
     )
     parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
+    add_overwrite_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
 
+WRITTEN = {  # the files of an evaluation, and what each holds
+    "slices.csv": b"patient",
+    "volumes.csv": b"patient",
+    "evaluation.json": b'"provenance"',
+    "evaluation.md": b"|",
+}
+
+
 def run(options: argparse.Namespace) -> dict:
+    if options.output:
+        inputs = [*(options.data or ()), *filter(None, (options.masks, options.references))]
+        check_files(options.output, WRITTEN, options.overwrite, inputs)
     from SAMMixLib.evaluation.tables import as_json, as_table, write_evaluation
 
     with progress_bar() as progress:

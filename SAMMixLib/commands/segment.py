@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from SAMMixLib.commands.common import add_model_options, load_segmenter, progress_bar
+from SAMMixLib.commands.common import (
+    add_model_options,
+    add_overwrite_option,
+    check_report,
+    load_segmenter,
+    print_warnings,
+    progress_bar,
+)
 
 
 def add_command(commands) -> None:
@@ -17,6 +23,7 @@ def add_command(commands) -> None:
     )
     parser.add_argument("--series", help="which DICOM series of the folder: its number or UID")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with chart and montage here")
+    add_overwrite_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -24,18 +31,20 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.imaging.volume import read_volume
     from SAMMixLib.imaging.writing import check_output, write_mask
-    from SAMMixLib.reports.report import check_report, report_figures, write_report
+    from SAMMixLib.reports.report import report_figures, write_report
 
-    check_output(options.output)
+    inputs = [options.ct]
+    check_output(options.output, options.overwrite, inputs)
     if options.report is not None:
-        check_report(options.report)
+        check_report(options.report, options.overwrite, inputs)
     volume = read_volume(options.ct, options.series)
-    for warning in volume.warnings:
-        print(f"sammix: warning: {warning}", file=sys.stderr)
+    print_warnings(volume.warnings)
     segmenter = load_segmenter(options)
     with progress_bar() as progress:
         result = segmenter.segment(volume, progress)
-    write_mask(volume.axial().to_grid(result.mask), options.output, structure=segmenter.structure)
+    print_warnings(warning for warning in result.warnings if warning not in volume.warnings)
+    mask = volume.axial().to_grid(result.mask)
+    write_mask(mask, options.output, options.overwrite, segmenter.structure)
     print(_summary(result, options.output, segmenter.structure.name))
     if options.report is not None:
         print(f"report: {write_report(result, options.report, volume.name)}")

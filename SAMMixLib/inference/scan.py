@@ -18,6 +18,7 @@ from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
+from SAMMixLib.inference.plausibility import doubts_about
 from SAMMixLib.inference.postprocessing import (
     LOGIT_LIMIT,
     fill_between,
@@ -122,7 +123,10 @@ class Scan:
             mask = self._restored(mask_logits)
             if settings.largest_component and self.segmenter.structure.single and chosen is None:
                 mask = largest_component(mask)
-        return self._result(mask, decision, predicted_iou)
+        # Of chosen slices nothing is expected of the whole.
+        alone = chosen is not None
+        doubts = [] if alone else doubts_about(mask, self.stack.array, self.stack.spacing, self.segmenter.structure)
+        return self._result(mask, decision, predicted_iou, doubts)
 
     def _decide(self, alone: bool) -> Decision:
         """Each slice by itself, or all along z."""
@@ -150,7 +154,9 @@ class Scan:
             progress("segment slices", done, len(ks))
         return mask_logits, predicted_iou
 
-    def _result(self, mask: np.ndarray, decision: Decision, predicted_iou: np.ndarray) -> SegmentationResult:
+    def _result(
+        self, mask: np.ndarray, decision: Decision, predicted_iou: np.ndarray, doubts: list[str]
+    ) -> SegmentationResult:
         with self._clock("resample"):
             slice_masks = np.zeros(self.cams.shape, bool)
             kept = np.flatnonzero(mask.any(axis=(1, 2)))
@@ -174,7 +180,7 @@ class Scan:
             model_name=segmenter.name,
             structure=segmenter.structure.name,
             seconds=self._clock.seconds,
-            warnings=self.volume.warnings,
+            warnings=(*self.volume.warnings, *doubts),
         )
 
     @torch.inference_mode()
