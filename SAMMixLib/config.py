@@ -140,7 +140,7 @@ def _part(kind: Any, values: dict[str, Any], source: str) -> Any:
             raise SAMMixError(f"{source}: unknown entry {name!r}; known are {', '.join(fields)}")
         if name in CHOICES and value not in CHOICES[name]:
             raise SAMMixError(f"{source}.{name}: {value!r} is none of {', '.join(CHOICES[name])}")
-        if not _is_of(value, fields[name].type):
+        if not _is_of(value, str(fields[name].type)):
             raise SAMMixError(f"{source}.{name}: {value!r} should be {fields[name].type}")
         if value is not None and value < LEAST.get(name, value):
             raise SAMMixError(f"{source}.{name}: {value!r} should be at least {LEAST[name]}")

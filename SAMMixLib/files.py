@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,8 @@ def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
         OSError: the disk does not take it.
     """
     with atomic(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        named: dict[str, Any] = dict(arrays)  # numpy's stubs take the arrays for the option allow_pickle, too
+        np.savez_compressed(file, **named)
 
 
 def sha256_of(path: str | Path) -> str:

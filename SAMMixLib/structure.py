@@ -53,23 +53,26 @@ class Structure:
             SAMMixError: a field is missing, unknown or not usable in a segment.
         """
         try:
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+            fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
             structure = cls(**fields)
-            texts = (structure.name, structure.code, structure.code_meaning, *structure.category)
-            usable = (
-                all(isinstance(text, str) and text.strip() and not set(text) & set("~^|\r\n") for text in texts)
-                and isinstance(structure.single, bool)
-                and len(structure.category) == 2
-                and len(structure.color) == 3
-                and all(type(channel) is int and 0 <= channel <= 255 for channel in structure.color)
-            )
-        except (AttributeError, TypeError):
-            usable = False
-        if not usable:
+            if not structure._is_usable():
+                raise ValueError
+        except (AttributeError, TypeError, ValueError):
             raise SAMMixError(
                 f"{where}: not a structure; it needs name, color [red, green, blue] (0 to 255), code and code_meaning"
-            )
+            ) from None
         return structure
+
+    def _is_usable(self) -> bool:
+        """Whether each field is of its type and fits into a segment's terminology entry."""
+        texts = (self.name, self.code, self.code_meaning, *self.category)
+        return (
+            all(isinstance(text, str) and text.strip() and not set(text) & set("~^|\r\n") for text in texts)
+            and isinstance(self.single, bool)
+            and len(self.category) == 2
+            and len(self.color) == 3
+            and all(type(channel) is int and 0 <= channel <= 255 for channel in self.color)
+        )
 
 
 # Colours and codes of Slicer's General Anatomy list.

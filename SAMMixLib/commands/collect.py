@@ -39,7 +39,7 @@ def slice_list(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.data.readers import axial_mask
+    from SAMMixLib.imaging.masks import axial_mask
     from SAMMixLib.imaging.volume import read_volume
 
     if options.mask is None and options.slices is None and not options.no_structure:

@@ -19,7 +19,9 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.data.phantom import make_phantom
     from SAMMixLib.evaluation.metrics import score_masks
-    from SAMMixLib.imaging.volume import mask_on_grid, read_volume, write_mask, write_scan
+    from SAMMixLib.imaging.masks import mask_on_grid
+    from SAMMixLib.imaging.volume import read_volume
+    from SAMMixLib.imaging.writing import write_mask, write_scan
     from SAMMixLib.reports.report import report_figures, write_report
 
     folder = options.output

@@ -22,7 +22,8 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-    from SAMMixLib.imaging.volume import check_output, read_volume, write_mask
+    from SAMMixLib.imaging.volume import read_volume
+    from SAMMixLib.imaging.writing import check_output, write_mask
     from SAMMixLib.reports.report import check_report, report_figures, write_report
 
     check_output(options.output)

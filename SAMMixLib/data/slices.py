@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMMixLib.data.readers import PatientSlices, read_patients
+from SAMMixLib.data.readers.labels import labels_beside
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.resize import ResizeToSquare
 
 
 @dataclass
@@ -76,10 +79,8 @@ def read_slices(
     ``mask_value`` only this value of the masks counts, as 2 for the tumour in LiTS; by default all above 0 do.
     Raises :class:`SAMMixError` where a file is missing, damaged or does not fit.
     """
-    from SAMMixLib.data.readers import scans_in, to_dataset
-
     wanted = None if patients is None else set(patients)
-    parts = [to_dataset(scan, size, middle) for scan in scans_in(path, hu_range, wanted, mask_value)]
+    parts = [_to_dataset(slices, size, middle) for slices in read_patients(path, hu_range, wanted, mask_value)]
     parts = [part for part in parts if len(part)]
     missing = sorted(wanted - {part.patients[0] for part in parts}) if wanted is not None else []
     if missing:
@@ -87,6 +88,44 @@ def read_slices(
     if not parts:
         raise SAMMixError(f"{path}: no slices found; give a folder of scans with masks, .npz or .hdf5 files")
     return SliceDataset.concatenate(parts)
+
+
+def _to_dataset(scan: PatientSlices, size: int, middle: float) -> SliceDataset:
+    """The slices of ``scan`` as S x S pixels, HU rounded to int16, masks by half of the pixel's area."""
+    keep = _in_the_middle(scan.indices, middle)
+    labels = scan.labels
+    if labels is None and scan.masks is not None:
+        labels = (scan.masks > 0).any((1, 2))
+    if labels is None:
+        listed, labels = labels_beside(scan)
+        keep &= listed
+    images, labels, indices = scan.images[keep], labels[keep], scan.indices[keep]
+    spacing = scan.spacing or (1.0, 1.0)
+    if not np.isfinite(images).all():
+        raise SAMMixError(f"{scan.file}: the image holds NaN or infinity; repair it first")
+    resize = ResizeToSquare(images.shape[1:], spacing, size)
+    squares = resize.apply(images)
+    masks = np.zeros(squares.shape, np.uint8)
+    if scan.masks is not None:
+        masks[:] = resize.apply_mask(scan.masks[keep] > 0)
+    n = len(squares)
+    has_mask = np.full(n, scan.masks is not None) if scan.has_mask is None else scan.has_mask[keep]
+    return SliceDataset(
+        images=np.clip(np.rint(squares), -32768, 32767).astype(np.int16),
+        labels=labels.astype(bool),
+        masks=masks,
+        has_mask=has_mask,
+        patients=np.full(n, scan.patient),
+        indices=indices.astype(int),
+        spacings=np.full((n, 2), resize.pixel_mm if scan.spacing else np.nan, np.float32),
+    )
+
+
+def _in_the_middle(indices: np.ndarray, middle: float) -> np.ndarray:
+    if not 0 < middle <= 1:
+        raise SAMMixError(f"middle is {middle}; give a share of the slices above 0 and up to 1")
+    low, high = indices.min(), indices.max()
+    return np.abs(indices - (low + high) / 2) <= middle * (high - low) / 2
 
 
 def choose_labelled(dataset: SliceDataset, count: int, seed: int) -> np.ndarray:

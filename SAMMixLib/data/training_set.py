@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.resize import AIR_HU
+from SAMMixLib.imaging.hounsfield import AIR
 from SAMMixLib.structure import LIVER, Structure
 
 SCHEMA = 1
@@ -83,7 +83,7 @@ def patient_name_in_steps(name: str, array: np.ndarray, spacing: Sequence[float]
     """As :func:`patient_name`, a slice a step; only the last that comes is the name."""
     digest = hashlib.sha256(repr((array.shape, [f"{side:.3f}" for side in spacing])).encode())
     for plane in array:
-        digest.update(np.maximum(_as_int16(plane), AIR_HU).astype("<i2").tobytes())
+        digest.update(np.maximum(_as_int16(plane), AIR).astype("<i2").tobytes())
         yield f"{name}-{digest.hexdigest()[:8]}"
 
 

@@ -19,7 +19,7 @@ from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.evaluation.bootstrap import Estimate, mean, roc_auc
 from SAMMixLib.evaluation.metrics import score_masks, score_overlap
-from SAMMixLib.imaging.resize import Frame
+from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.progress import Progress, silent
 
 PROVENANCE = ("data", "split", "labelled_slices", "seed")
@@ -123,7 +123,7 @@ def evaluate_volumes(
     for n, (name, (prediction, reference)) in enumerate(zip(names, pairs, strict=True)):
         progress("score", n, len(pairs))
         mask, truth, spacing = _on_one_grid(Path(prediction), Path(reference), label)
-        pixel = Frame(truth.shape[1:], spacing[1:], PIXELS).pixel_mm
+        pixel = ResizeToSquare(truth.shape[1:], spacing[1:], PIXELS).pixel_mm
         ml = float(np.prod(spacing)) / 1000
         scores = score_masks(mask, truth, spacing, pixel)
         volumes.append(
@@ -167,17 +167,16 @@ def _on_one_grid(
     """Both masks, bool [k, j, i] in axial order, with their spacing in mm."""
     import SimpleITK as sitk
 
-    from SAMMixLib.imaging.volume import Volume, mask_on_grid, read_mask
+    from SAMMixLib.imaging.grid import AxialGrid
+    from SAMMixLib.imaging.masks import mask_on_grid, read_mask
 
     truth = read_mask(reference, label)
     try:
         array = mask_on_grid(read_mask(prediction), truth)
     except SAMMixError as error:
         raise SAMMixError(f"{prediction} against {reference}: {error}") from None
-    mask = sitk.GetImageFromArray(array)
-    mask.CopyInformation(truth)
-    stack = Volume(truth, reference).axial()
-    return Volume(mask, prediction).axial().array > 0, stack.array > 0, stack.spacing
+    grid = AxialGrid.of(truth)
+    return grid.to_stack(array) > 0, grid.to_stack(sitk.GetArrayFromImage(truth)) > 0, grid.spacing
 
 
 def _evaluation(rows: list, volumes: list, provenance: dict[str, Any], seed: int) -> Evaluation:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,31 +11,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.grid import MAX_SHEAR
+from SAMMixLib.imaging.itk import quiet_itk
 
-MAX_SHEAR = 1e-3  # sine of the angle by which axes may miss 90 degrees: 0.3 mm over 300 mm
 MAX_UNEVEN = 0.1  # of the slice distance: a slice further than this from its place on an even grid is refused
 SAME_PLACE = 0.01  # mm between slices that are taken to lie at one position
 SEG_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
-
-
-@contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Keep what ITK's C++ prints from the terminal; its file parsers write to descriptor 2, past ITK's own switches."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # a windowed program has no descriptor 2, so nothing is printed either
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)
 
 
 def is_dicom(path: Path) -> bool:

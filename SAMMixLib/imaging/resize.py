@@ -1,29 +1,41 @@
-"""The square frame that every slice is put in before a network sees it, and the way back.
+"""An axial slice as the S x S square that a network sees, and back.
 
-An axial slice is padded to a square in millimetres (centred), then brought to S x S pixels. Where this reduces the
+The slice is padded to a square in millimetres (centred), then brought to S x S pixels. Where this reduces the
 slice, each output pixel is the mean over the area that it covers (512 to 256: the mean of 2 x 2 pixels), so nothing
 aliases; where it enlarges the slice, pixels are interpolated linearly. Training, evaluation and segmentation all use
-this one function, so that a model sees in use what it saw in training.
+this one transform, so that a model sees in use what it saw in training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
-AIR_HU = -1024.0
-"""What surrounds a slice that is not square."""
+from SAMMixLib.imaging.boxes import EdgeBox, PixelBox
+from SAMMixLib.imaging.hounsfield import AIR
 
 
 @dataclass(frozen=True)
-class Frame:
-    """How slices of one shape and spacing stand in an S x S square.
+class ResizeToSquare:
+    """Slices of one shape and spacing to S x S squares and back, like SAM's own ``ResizeLongestSide``.
 
-    ``shape`` is (rows, columns) of the slice, ``spacing`` its (row, column) spacing in mm, ``size`` is S.
-    Pixel centres lie at half pixels: output row y covers ``(y .. y + 1) * side / S - pad_mm`` of the slice.
+    Pixel centres lie at half pixels: row y of the square covers ``(y .. y + 1) * pixel_mm - pad_mm[0]`` of the slice.
+
+    Args:
+        shape: rows and columns of the slice.
+        spacing: mm between its rows and between its columns.
+        size: S.
+
+    Example:
+        >>> resize = ResizeToSquare((20, 40), (1.0, 1.0), 20)
+        >>> resize.apply(np.zeros((3, 20, 40))).shape, resize.pixel_mm
+        ((3, 20, 20), 2.0)
+        >>> resize.apply_boxes([PixelBox(0, 0, 39, 19)])
+        [EdgeBox(x0=0.0, y0=5.0, x1=20.0, y1=15.0)]
     """
 
     shape: tuple[int, int]
@@ -58,32 +70,51 @@ class Frame:
         step = self.pixel_mm / self.spacing[axis]
         return weights(self.shape[axis], self.size, step, self.pad_mm[axis] / self.spacing[axis])
 
-    def reduce(self, array: np.ndarray, fill: float) -> np.ndarray:
-        """Slices [k, rows, columns] of any real type -> float32 [k, S, S]; the padding is ``fill``.
-
-        For a mask take ``fill`` 0 and keep what is at least 0.5: half of the pixel's area.
-        """
+    def apply(self, slices: np.ndarray, fill: float = AIR) -> np.ndarray:
+        """Slices [k, rows, columns] of any real type -> float32 [k, S, S]; the padding is ``fill``."""
         if self.shape == (self.size, self.size) and self.spacing[0] == self.spacing[1]:
-            return array.astype(np.float32)
+            return slices.astype(np.float32)
         rows, columns = self._reducers
-        out = _separable(rows, columns, array, -fill)
+        out = _separable(rows, columns, slices, -fill)
         out += np.float32(fill)
         return out
 
-    def restore(self, probabilities: np.ndarray) -> np.ndarray:
+    def apply_mask(self, masks: np.ndarray) -> np.ndarray:
+        """Masks [k, rows, columns] -> bool [k, S, S]: at least half of the pixel's area."""
+        return self.apply(masks, 0.0) >= 0.5
+
+    def invert(self, maps: np.ndarray) -> np.ndarray:
         """Maps [k, S, S] -> float32 [k, rows, columns] by bilinear interpolation, without the padding.
 
-        The inverse of :meth:`reduce` in geometry. Any k will do, so restore only the slices that hold something.
+        Any k will do, so invert only the slices that hold something.
         """
-        return _separable(*self._restorers, probabilities, 0.0)
+        return _separable(*self._restorers, maps, 0.0)
 
+    def apply_boxes(self, boxes: Iterable[Sequence[float]]) -> list[EdgeBox]:
+        """The sides in the square of boxes of pixels (:class:`PixelBox`) of the slice."""
+        (top, left), (row, column) = self.pad_mm, self.spacing
+        return [
+            EdgeBox(
+                (i0 * column + left) / self.pixel_mm,
+                (j0 * row + top) / self.pixel_mm,
+                ((i1 + 1) * column + left) / self.pixel_mm,
+                ((j1 + 1) * row + top) / self.pixel_mm,
+            )
+            for i0, j0, i1, j1 in boxes
+        ]
 
-def frame_slices(
-    array: np.ndarray, spacing: tuple[float, float, float], size: int, fill: float = AIR_HU
-) -> tuple[np.ndarray, Frame]:
-    """Slices [k, j, i] with ``spacing`` (k, j, i) in mm -> float32 [k, S, S] and the :class:`Frame` to go back."""
-    frame = Frame(array.shape[1:], (spacing[1], spacing[2]), size)
-    return frame.reduce(array, fill), frame
+    def invert_boxes(self, boxes: Iterable[Sequence[float]]) -> list[PixelBox]:
+        """The pixels of the slice nearest to boxes in the square (:class:`EdgeBox`), at least one pixel each.
+
+        The inverse of :meth:`apply_boxes`: it gives the pixels that went in.
+        """
+        (rows, columns), found = self.shape, []
+        for x0, y0, x1, y1 in boxes:
+            i0, i1 = (round((x * self.pixel_mm - self.pad_mm[1]) / self.spacing[1]) for x in (x0, x1))
+            j0, j1 = (round((y * self.pixel_mm - self.pad_mm[0]) / self.spacing[0]) for y in (y0, y1))
+            i0, j0 = min(max(i0, 0), columns - 1), min(max(j0, 0), rows - 1)
+            found.append(PixelBox(i0, j0, max(i0, min(i1, columns) - 1), max(j0, min(j1, rows) - 1)))
+        return found
 
 
 def _separable(rows: sparse.csr_matrix, columns: sparse.csr_matrix, array: np.ndarray, offset: float) -> np.ndarray:

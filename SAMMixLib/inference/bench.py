@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from SAMMixLib.imaging.resize import frame_slices
-from SAMMixLib.imaging.volume import Volume, read_volume, write_mask
+from SAMMixLib.imaging.resize import ResizeToSquare
+from SAMMixLib.imaging.volume import Volume, read_volume
+from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.inference.segmenter import Segmenter
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.method.windowing import windowed
@@ -80,7 +81,8 @@ def time_naive(
     model = load_bundle(bundle, base_weights).to(device)
     stack = volume.axial()
     chosen = torch.linspace(0, len(stack.array) - 1, sample + 1).round().int().tolist()
-    framed, _ = frame_slices(stack.array[chosen], stack.spacing, model.config.size)
+    resize = ResizeToSquare(stack.array.shape[1:], stack.spacing[1:], model.config.size)
+    framed = resize.apply(stack.array[chosen])
     slices = windowed(framed, model.config).to(device)
     whole = torch.tensor([[0.0, 0.0, model.config.size, model.config.size]], device=device)
     for n, one in enumerate(slices):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from SAMMixLib.config import VolumeConfig
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.boxes import Bounds, frame_edges, pixel_bounds
-from SAMMixLib.imaging.resize import Frame, frame_slices
+from SAMMixLib.imaging.boxes import PixelBox
+from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
@@ -60,8 +60,8 @@ class Scan:
         with self._clock("window"):
             self.stack = volume.axial()
             size = segmenter.config.model.size
-            framed, self.frame = frame_slices(self.stack.array, self.stack.spacing, size)
-            self.slices = windowed(framed, segmenter.config.model)
+            self.resize = ResizeToSquare(self.stack.array.shape[1:], self.stack.spacing[1:], size)
+            self.slices = windowed(self.resize.apply(self.stack.array), segmenter.config.model)
         count = len(self.slices)
         self.p_liver = np.full(count, np.nan, np.float32)  # NaN: not classified yet
         self.cams = torch.zeros(count, size, size, dtype=torch.float16)
@@ -120,12 +120,12 @@ class Scan:
             progress("segment slices", done, len(encoded))
         with clock("resample"):
             fill_between(mask_logits, encoded, prompted)
-            mask = _restore(mask_logits, self.frame)
+            mask = _restore(mask_logits, self.resize)
             if settings.largest_component and segmenter.structure.single and chosen is None:
                 mask = largest_component(mask)
             slice_masks = np.zeros(mask_logits.shape, bool)
             kept = np.flatnonzero(mask.any(axis=(1, 2)))
-            slice_masks[kept] = self.frame.reduce(mask[kept], 0.0) >= 0.5
+            slice_masks[kept] = self.resize.apply_mask(mask[kept])
         cams = self.cams.numpy().copy()
         cams[~gated] = 0
         return SegmentationResult(
@@ -147,7 +147,9 @@ class Scan:
         )
 
     @torch.inference_mode()
-    def resegment(self, prompts: Mapping[int, Sequence[Bounds] | None], progress: Progress = silent) -> Resegmentation:
+    def resegment(
+        self, prompts: Mapping[int, Sequence[PixelBox] | None], progress: Progress = silent
+    ) -> Resegmentation:
         """Segment given slices by given boxes, from the embeddings kept, or encoded now and kept.
 
         A decoder that was trained on the rough boxes of CAMs finds the liver beyond a box, too. So the mask of a given
@@ -170,12 +172,12 @@ class Scan:
         for k in by_cam:
             edges[k] = self.edges[k] = self._cam_edges(k)
         prompted = [k for k in ks if len(edges[k])]
-        mask = np.zeros((len(ks), *self.frame.shape), bool)
+        mask = np.zeros((len(ks), *self.resize.shape), bool)
         predicted_iou = np.zeros(len(ks), np.float32)
         for done, part in _batches(prompted, self.segmenter.batch_size):
             logits, iou, _ = self._decode(part, self.embed(part), [edges[k] for k in part])
             places = [ks.index(k) for k in part]
-            mask[places] = _restore(logits, self.frame)
+            mask[places] = _restore(logits, self.resize)
             predicted_iou[places] = iou
             progress("segment slices", done, len(prompted))
         for k, of_slice in zip(ks, mask, strict=True):
@@ -184,14 +186,14 @@ class Scan:
         return Resegmentation(
             slices=ks,
             mask=mask,
-            boxes=[[pixel_bounds(box, self.frame) for box in edges[k].tolist()] for k in ks],
+            boxes=[self.resize.invert_boxes(edges[k].tolist()) for k in ks],
             predicted_iou=predicted_iou,
             area_mm2=_areas(mask, self.stack.spacing),
         )
 
-    def bounds(self, k: int) -> list[Bounds]:
+    def bounds(self, k: int) -> list[PixelBox]:
         """The boxes that the CAM gave on a slice, in its pixels at full resolution."""
-        return [pixel_bounds(box, self.frame) for box in self.edges[k].tolist()]
+        return self.resize.invert_boxes(self.edges[k].tolist())
 
     def _check(self, slices: Sequence[int]) -> None:
         beyond = [k for k in slices if not 0 <= k < len(self.slices)]
@@ -222,18 +224,18 @@ class Scan:
     def _cam_edges(self, k: int) -> Tensor:
         return self.segmenter.model.prompt(self.cams[k : k + 1].float(), torch.tensor([torch.inf]))[0]
 
-    def _given_edges(self, k: int, boxes: Sequence[Bounds]) -> Tensor:
-        rows, columns = self.frame.shape
+    def _given_edges(self, k: int, boxes: Sequence[PixelBox]) -> Tensor:
+        rows, columns = self.resize.shape
         for i0, j0, i1, j1 in boxes:
             if not (0 <= i0 <= i1 < columns and 0 <= j0 <= j1 < rows):
                 raise SAMMixError(
                     f"slice {k}: the box {i0}, {j0} to {i1}, {j1} is not inside its {columns} x {rows} pixels"
                 )
-        return torch.tensor([frame_edges(box, self.frame) for box in boxes]).reshape(-1, 4)
+        return torch.tensor(self.resize.apply_boxes(boxes)).reshape(-1, 4)
 
-    def _within(self, k: int, boxes: Sequence[Bounds]) -> np.ndarray:
+    def _within(self, k: int, boxes: Sequence[PixelBox]) -> np.ndarray:
         """Bool [rows, columns]: what the sides of the boxes that somebody moved leave."""
-        rows, columns = self.frame.shape
+        rows, columns = self.resize.shape
         inside = np.zeros((rows, columns), bool)
         for box in boxes:
             i0, j0, i1, j1 = (
@@ -277,11 +279,11 @@ class Scan:
         return clipped, iou.cpu().numpy(), [box.cpu() for box in boxes]
 
 
-def _restore(mask_logits: np.ndarray, frame: Frame) -> np.ndarray:
+def _restore(mask_logits: np.ndarray, resize: ResizeToSquare) -> np.ndarray:
     """Bool [k, rows, columns] on the scan's grid; only slices that hold something cost anything."""
-    mask = np.zeros((len(mask_logits), *frame.shape), bool)
+    mask = np.zeros((len(mask_logits), *resize.shape), bool)
     for k in np.flatnonzero((mask_logits > 0).any(axis=(1, 2))):
-        mask[k] = frame.restore(mask_logits[k : k + 1].astype(np.float32))[0] > 0
+        mask[k] = resize.invert(mask_logits[k : k + 1].astype(np.float32))[0] > 0
     return mask
 
 

@@ -14,6 +14,7 @@ from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.registry import find_model
 from SAMMixLib.networks.fusion import fuse_gelu
 from SAMMixLib.progress import Progress, silent
 from SAMMixLib.structure import LIVER, Structure
@@ -34,22 +35,23 @@ class Segmenter:
     @classmethod
     def from_bundle(
         cls,
-        folder: str | Path,
+        model: str | Path,
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int = 8,
         base_weights: str | Path | None = None,
     ) -> Segmenter:
-        """Load a bundle for inference.
+        """Load a bundle, given by its name or its folder, for inference.
 
         Raises:
             SAMMixError: the bundle, its base weights or the device are not usable.
         """
+        folder = find_model(model)
         bundle = open_bundle(folder)
         chosen, _ = choose_device(device)
         precision = choose_dtype(chosen, dtype)
-        model = prepare(load_bundle(folder, base_weights, fold=True), chosen, precision)
-        return cls(model, bundle.config, bundle.name, chosen, precision, batch_size, bundle.structure)
+        ready = prepare(load_bundle(folder, base_weights, fold=True), chosen, precision)
+        return cls(ready, bundle.config, bundle.name, chosen, precision, batch_size, bundle.structure)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
         """The structure in a CT in any orientation, see :meth:`SAMMixLib.inference.scan.Scan.segment`."""

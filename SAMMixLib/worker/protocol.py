@@ -40,10 +40,10 @@ Server to client:
 
 k, j, i are those of the axial stack (:class:`SAMMixLib.imaging.volume.AxialStack`). Boxes are inclusive pixel bounds at
 full resolution. Arrays travel as uncompressed NRRD in the client's private folder: ``mask`` is uint8 0 and 1 on exactly
-the volume's grid, ``cam`` uint8 0 to 255 on its own grid (:func:`SAMMixLib.imaging.boxes.frame_image`). The files of
-the last :data:`RESULTS_KEPT` results of each request stay; older ones are removed. ``pictures`` is an ``.npz`` in the
-run folder: of the held-out slices ``images`` int16 [n, S, S] in HU, and uint8 masks ``reference``, ``before`` and
-``after``.
+the volume's grid, ``cam`` uint8 0 to 255 on its own grid
+(:meth:`SAMMixLib.imaging.volume.AxialStack.maps_to_image`). The files of the last :data:`RESULTS_KEPT` results of each
+request stay; older ones are removed. ``pictures`` is an ``.npz`` in the run folder: of the held-out slices ``images``
+int16 [n, S, S] in HU, and uint8 masks ``reference``, ``before`` and ``after``.
 """
 
 from __future__ import annotations

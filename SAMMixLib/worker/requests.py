@@ -17,8 +17,7 @@ import torch
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import write_arrays
-from SAMMixLib.imaging.boxes import frame_image
-from SAMMixLib.imaging.dicom import quiet_itk
+from SAMMixLib.imaging.itk import quiet_itk
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.inference.device import choose_device, choose_dtype
 from SAMMixLib.inference.quality import slices_to_review
@@ -98,7 +97,7 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
     ks = range(len(result.mask)) if slices is None else slices
     cams = np.rint(result.cams.astype(np.float32) * 255).astype(np.uint8)
     written = state.write(
-        "segment", mask=scan.stack.to_grid(result.mask), cam=frame_image(cams, scan.frame, scan.stack)
+        "segment", mask=scan.stack.to_grid(result.mask), cam=scan.stack.maps_to_image(cams, scan.resize)
     )
     gate_high = state.segmenter.config.volume.gate_high
     state.scan = scan
@@ -125,7 +124,7 @@ def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) ->
         raise SAMMixError("no scan is held any more; segment it again first")
     scan = state.scan
     result = scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
-    mask = np.zeros((len(scan.slices), *scan.frame.shape), bool)
+    mask = np.zeros((len(scan.slices), *scan.resize.shape), bool)
     mask[result.slices] = result.mask
     return state.write("resegment", mask=scan.stack.to_grid(mask)) | {
         "slices": result.slices,

@@ -141,7 +141,7 @@ def test_odd_files_of_the_real_data(shared_data, tmp_path, capsys):
 KILLED = """
 import contextlib, os, signal, sys
 from SAMMixLib import cli
-from SAMMixLib.imaging import volume
+from SAMMixLib.imaging import writing
 from SAMMixLib.commands import segment
 
 def die(*_):
@@ -154,7 +154,7 @@ def deadly_bar():
 if sys.argv.pop(1) == "segmenting":
     segment.progress_bar = deadly_bar
 else:
-    volume.os.replace = die
+    writing.os.replace = die
 cli.main(sys.argv[1:])
 """
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from SAMMixLib.cli import main
-from SAMMixLib.data.readers import axial_mask
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.data.training_set import JOURNAL, SLICES, TrainingSet, patient_name
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.structure import LIVER, SPLEEN, TUMOUR, Structure, structure_named
 

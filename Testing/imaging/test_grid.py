@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.volume import WRITABLE, AxialStack, Volume, mask_on_grid, read_mask, read_volume, write_mask
+from SAMMixLib.imaging.masks import mask_on_grid, read_mask
+from SAMMixLib.imaging.volume import AxialStack, Volume, read_volume
+from SAMMixLib.imaging.writing import WRITABLE, write_mask
 
 SIZE = (3, 4, 5)
 CODES = [
@@ -159,7 +161,7 @@ def test_stack_of_a_sagittal_scan():
 
 
 def test_to_grid_refuses_another_shape():
-    stack = AxialStack(np.zeros((5, 4, 3), np.int16), (1.0, 1.0, 1.0), scan(np.eye(3)))
+    stack = AxialStack(np.zeros((5, 4, 3), np.int16), scan(np.eye(3)))
     with pytest.raises(RuntimeError):
         stack.to_grid(np.zeros((5, 4, 4), bool))
 

@@ -12,7 +12,9 @@ import pytest
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.volume import WRITABLE, check_output, mask_on_grid, read_mask, read_volume, write_mask
+from SAMMixLib.imaging.masks import mask_on_grid, read_mask
+from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.imaging.writing import WRITABLE, check_output, write_mask
 from SAMMixLib.structure import LIVER, TUMOUR
 
 PIXDIM, QFORM_CODE, SROW = 76, 252, 280  # byte offsets in a NIfTI-1 header

@@ -15,7 +15,8 @@ from SAMMixLib.config import PRESETS
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.evaluation.metrics import score_masks
-from SAMMixLib.imaging.volume import read_volume, write_mask
+from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.inference.device import choose_device, choose_dtype
 from SAMMixLib.inference.gating import gate
 from SAMMixLib.inference.scan import largest_component, smooth_boxes

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from SAMMixLib.data.readers import axial_mask
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.evaluation.metrics import score_overlap
+from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.inference.active_learning import suggest
 from SAMMixLib.inference.scan import Scan

@@ -7,9 +7,7 @@ import slicer
 import vtk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.volume import axial_order
-
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from SAMMixLib.imaging.grid import RAS_TO_LPS, AxialGrid
 
 
 def ijkToRas(volumeNode) -> np.ndarray:
@@ -19,35 +17,24 @@ def ijkToRas(volumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-def axialOrder(volumeNode) -> tuple[tuple[int, int, int], tuple[slice, ...]]:
-    """``SAMMixLib.imaging.volume.axial_order`` of the node's own grid: the library and the scene agree on slices."""
-    matrix = (RAS_TO_LPS @ ijkToRas(volumeNode))[:3, :3]
-    return axial_order(matrix / np.linalg.norm(matrix, axis=0))
+def axialGrid(volumeNode) -> AxialGrid:
+    """The node's own grid as the library sees it: the library and the scene agree on slices."""
+    return AxialGrid.from_affine(RAS_TO_LPS @ ijkToRas(volumeNode), volumeNode.GetImageData().GetDimensions())
 
 
 def toStack(array: np.ndarray, volumeNode) -> np.ndarray:
     """A view of an array of the node's grid [z, y, x] as its axial stack [k, j, i]; writing to it writes the array."""
-    axes, flips = axialOrder(volumeNode)
-    return array.transpose([2 - axis for axis in axes])[flips]
+    return axialGrid(volumeNode).to_stack(array)
 
 
 def stackShape(volumeNode) -> tuple[int, int, int]:
     """Slices, rows and columns of the axial stack."""
-    axes, _ = axialOrder(volumeNode)
-    size = volumeNode.GetImageData().GetDimensions()
-    return tuple(size[axis] for axis in axes)
+    return axialGrid(volumeNode).shape
 
 
 def stackToRas(volumeNode) -> np.ndarray:
     """[4, 4] stack index (i, j, k, 1) -> mm in the node's own RAS."""
-    axes, flips = axialOrder(volumeNode)
-    size = volumeNode.GetImageData().GetDimensions()
-    toIjk = np.zeros((4, 4))
-    toIjk[3, 3] = 1
-    for column, (axis, flip) in enumerate(zip(axes[::-1], flips[::-1], strict=True)):
-        toIjk[axis, column] = flip.step
-        toIjk[axis, 3] = size[axis] - 1 if flip.step < 0 else 0
-    return ijkToRas(volumeNode) @ toIjk
+    return axialGrid(volumeNode).stack_to_ras
 
 
 def nodeToNode(source, target) -> np.ndarray:

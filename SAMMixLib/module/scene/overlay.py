@@ -9,8 +9,8 @@ import SimpleITK as sitk
 import slicer
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.grid import RAS_TO_LPS, AxialGrid
 from SAMMixLib.module.scene.foreground import borrow, giveBack
-from SAMMixLib.module.scene.geometry import RAS_TO_LPS
 from SAMMixLib.module.scene.hygiene import adopt, helper
 from SAMMixLib.module.scene.navigate import RED
 
@@ -28,10 +28,7 @@ def loadCam(path: str | Path, volumeNode):
         image = sitk.ReadImage(str(path))
     except RuntimeError:
         raise SAMMixError(f"{path}: the heat map cannot be read; segment the volume again") from None
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    matrix[:3, 3] = image.GetOrigin()
-    matrix = slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ matrix)
+    matrix = slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ AxialGrid.of(image).affine)
     cam = sitk.GetArrayViewFromImage(image).astype(np.float32) / 255
     node = helper(volumeNode, ROLE)
     if node is None:

@@ -11,13 +11,13 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.grid import SAME_VOXEL
 from SAMMixLib.module.scene.geometry import ijkToRas, nodeToNode, toStack
 from SAMMixLib.module.scene.hygiene import place
 from SAMMixLib.structure import ALTERED, KIDNEY, LIVER, SPLEEN, Structure
 
 SRT = {LIVER.code: "T-62000", SPLEEN.code: "T-C3000", KIDNEY.code: "T-71000"}  # as Slicer before 5.0 wrote them
 LABELMAP = "Binary labelmap"
-SAME_VOXEL = 0.01  # voxels by which two grids may differ through rounding and still be one
 
 
 def createSegmentation(volumeNode, structure: Structure = LIVER):

@@ -11,11 +11,10 @@ import SimpleITK as sitk
 import slicer
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.dicom import MAX_SHEAR
-from SAMMixLib.module.scene.geometry import RAS_TO_LPS, axialOrder, ijkToRas
+from SAMMixLib.imaging.grid import MAX_SHEAR, RAS_TO_LPS, SAME_VOXEL, AxialGrid
+from SAMMixLib.module.scene.geometry import axialGrid, ijkToRas
 from SAMMixLib.module.scene.hygiene import isHelper
 
-SAME_VOXEL = 0.05  # voxels by which two grids may differ through rounding and still be one
 CHUNK_BYTES = 8 << 20
 NRRD_TYPES = {"float32": "float", "float64": "double"}  # others have numpy's name
 TILT = 15.0  # degrees between a slice and the axial plane from which on the user is told
@@ -87,12 +86,8 @@ def importMask(path: str | Path, volumeNode) -> np.ndarray:
             header, end, _ = file.read(1 << 16).partition(b"\n\n")
     except (OSError, RuntimeError):
         raise SAMMixError(f"{path}: cannot be read; segment the volume again") from None
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    matrix[:3, 3] = reader.GetOrigin()
-    last = np.array([*(np.array(shape[::-1]) - 1), 1])
-    off = np.linalg.inv(RAS_TO_LPS @ ijkToRas(volumeNode)) @ matrix - np.eye(4)  # voxels
-    if reader.GetSize() != shape[::-1] or np.abs(off * last).sum(axis=1).max() > SAME_VOXEL:
+    moved = axialGrid(volumeNode).apart_from(AxialGrid.of(reader))
+    if reader.GetSize() != shape[::-1] or moved > SAME_VOXEL:
         raise SAMMixError(f"{volumeNode.GetName()}: its grid has changed since it was segmented; segment it again")
     if b"encoding: raw" not in header:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -130,7 +125,7 @@ def _warnings(volumeNode, lowest: float, highest: float) -> list[str]:
             f"{name}: no air among its values of {lowest:g} to {highest:g}; unless it is cut to the body, it is no CT "
             "in HU (an MR, or without its offset of -1024)."
         )
-    axes, _ = axialOrder(volumeNode)
+    axes = axialGrid(volumeNode).axes
     if axes[0] != 2:
         warnings.append(f"{name}: not an axial stack; its {'IJ'[axes[0]]} axis, nearest to superior, counts as slices.")
     matrix = ijkToRas(volumeNode)[:3, :3]

@@ -9,7 +9,8 @@ from geometries import Geometry, export, geometries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from SAMMixLib.imaging.volume import Volume, read_volume, write_mask
+from SAMMixLib.imaging.volume import Volume, read_volume
+from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.module.scene.boxes import boxNode, readBox, showBox
 from SAMMixLib.module.scene.geometry import ijkToRas, stackShape, stackToRas, toStack
 from SAMMixLib.module.scene.navigate import currentSlice, jumpToSlice

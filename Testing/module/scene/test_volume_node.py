@@ -11,7 +11,7 @@ import slicer
 from geometries import export, linear
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.module.scene.geometry import axialOrder
+from SAMMixLib.module.scene.geometry import axialGrid
 from SAMMixLib.module.scene.hygiene import adopt
 from SAMMixLib.module.scene.volume import checkVolume, importMask
 
@@ -51,7 +51,7 @@ def test_the_axis_nearest_to_superior_counts_as_slices_and_the_user_is_told(make
     volume = makeVolume(matrix=matrix)
     ok, _, (warning,) = checkVolume(volume)
     assert ok and f"not an axial stack; its {axis} axis" in warning
-    assert axialOrder(volume)[0][0] == "IJ".index(axis)
+    assert axialGrid(volume).axes[0] == "IJ".index(axis)
 
 
 def test_tilt_modality_and_missing_air_are_warned_of(makeVolume):

@@ -1,0 +1,121 @@
+"""The public names of the library: light to import, complete, and used as the documentation says."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import SAMMixLib
+from SAMMixLib.data.phantom import make_phantom
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLES = REPOSITORY / "docs" / "python-api.md"
+
+
+def test_importing_the_library_loads_nothing_but_the_standard_library():
+    code = (
+        "import sys; before = set(sys.modules); import SAMMixLib; dir(SAMMixLib);"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) - sys.stdlib_module_names == {"SAMMixLib"}
+
+
+def test_every_public_name_is_there():
+    assert sorted(SAMMixLib.__all__) == sorted(name for names in SAMMixLib._HOMES.values() for name in names)
+    for name in SAMMixLib.__all__:
+        assert getattr(SAMMixLib, name) is not None
+    assert set(SAMMixLib.__all__) <= set(dir(SAMMixLib))
+
+
+def test_type_checkers_see_the_same_names_in_the_same_homes():
+    tree = ast.parse(Path(SAMMixLib.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {node.module: tuple(alias.name for alias in node.names) for node in block.body}
+    assert seen == SAMMixLib._HOMES
+
+
+def test_a_name_that_is_none_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
+        SAMMixLib.Segmentor  # noqa: B018
+
+
+# Examples
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working folder of an example: a CT, ``scan.nii.gz``, and the mask of its liver, ``liver.nii.gz``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "home"))
+    phantom = make_phantom(size=(128, 128, 24))
+    sitk.WriteImage(phantom.ct, "scan.nii.gz")
+    sitk.WriteImage(phantom.liver, "liver.nii.gz")
+    return tmp_path
+
+
+def documented(path: Path, heading: str) -> list[str]:
+    """The blocks of Python under a heading of a page."""
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", path.read_text(encoding="utf-8"), re.M | re.S).group(1)
+    return [textwrap.dedent(block) for block in re.findall(r"\n\n((?:    [^\n]*\n|\n(?=    ))+)", section)]
+
+
+def test_five_lines_of_the_readme_segment_a_scan(folder):
+    names: dict = {}
+    (lines,) = documented(REPOSITORY / "README.md", "Python")
+    assert len([line for line in lines.splitlines() if line]) <= 5
+    exec(lines, names)
+    assert names["result"].volume_ml > 500
+    written = sitk.ReadImage("liver.seg.nrrd")
+    assert written.GetSize() == names["ct"].image.GetSize() and sitk.GetArrayFromImage(written).any()
+
+
+def test_the_python_page_segments_scores_and_watches(folder, capsys):
+    names: dict = {}
+    for heading in ("Segment a scan", "Score it", "Watch and cancel", "Errors"):
+        for block in documented(EXAMPLES, heading):
+            exec(block.replace("make_phantom()", "make_phantom(size=(128, 128, 24))"), names)
+    assert names["scores"].volumes[0]["dice"] > 0.9
+    said = capsys.readouterr().out
+    assert "segment slices" in said and said.endswith("missing.nii.gz: no such file or folder\n")
+
+
+@pytest.mark.slow
+def test_the_python_page_fine_tunes(folder):
+    names: dict = {}
+    exec(documented(EXAMPLES, "Segment a scan")[0], names)
+    masks = sitk.GetArrayFromImage(sitk.ReadImage("liver.nii.gz"))
+    ks = [*np.flatnonzero(masks.any(axis=(1, 2)))[[2, 5, 8]].tolist(), 0]
+    exec(documented(EXAMPLES, "Fine-tune on a few slices")[0], names | {"ks": ks, "masks": masks[ks]})
+    assert (folder / "runs" / "mine" / "bundle" / "sammix.json").is_file()
+
+
+def with_examples() -> list[doctest.DocTest]:
+    found = []
+    for name in SAMMixLib.__all__:
+        value = getattr(SAMMixLib, name)
+        if getattr(value, "__module__", "").startswith("SAMMixLib"):
+            found += doctest.DocTestFinder(recurse=False).find(value, name, globs={})
+            members = vars(value).items() if isinstance(value, type) else ()
+            for member, method in members:
+                inner = getattr(method, "__func__", method)
+                if callable(inner) and not member.startswith("_"):
+                    found += doctest.DocTestFinder(recurse=False).find(inner, f"{name}.{member}", globs={})
+    return [each for each in found if each.examples]
+
+
+@pytest.mark.parametrize("example", with_examples(), ids=lambda each: each.name)
+def test_examples_in_docstrings_run(example, folder):
+    example.globs.update({name: getattr(SAMMixLib, name) for name in SAMMixLib.__all__}, np=np)
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    assert not said, "".join(said)

@@ -1,0 +1,5 @@
+"""The module of the PyTorch extension."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,5 @@
+"""The Common Toolkit's widgets, through PythonQt."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,5 @@
+"""VTK's helpers."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,5 @@
+"""VTK arrays as numpy arrays."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
