@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from SAMMixLib.cohort.pacs import Export, Series
+from SAMMixLib.cohort.pacs import WITHOUT_UID, Export, Series
 from SAMMixLib.errors import SAMMixError
 
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -121,12 +121,13 @@ def _of_series(series: Series, folder: Path) -> Entry:
     """A series alone in its folder takes the folder's name; else its own number and the end of its UID's hash."""
     place = Path(series.folder).relative_to(folder).as_posix()
     name = place if series.alone and place != "." else f"{place}/series-{series.number or 0}-{series.short}"
+    name = name.removeprefix("./")
     return Entry(
-        name=name.removeprefix("./"),
+        name=name,
         path=series.folder,
-        patient=series.patient,
-        study=series.study,
-        series=series.uid,
+        patient=series.patient or name.split("/")[0],
+        study="" if series.study.startswith(WITHOUT_UID) else series.study,
+        series=series.known_uid,
         description=series.description,
         files=tuple(series.files),
     )

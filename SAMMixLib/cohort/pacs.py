@@ -25,15 +25,28 @@ TAGS = (
     "BodyPartExamined", "ConvolutionKernel", "SliceThickness", "NumberOfFrames", "ProtocolName", "StudyDescription",
     "ContrastBolusAgent", "ImagePositionPatient", "ImageOrientationPatient",
 )  # fmt: skip
+LIKE = ("Modality", "SeriesNumber", "SeriesDescription", "ImageType")
 OF_SERIES = ("study", "uid", "patient", "number", "modality", "description", "kernel", "body_part", "words", "kind",
              "thickness", "frames", "contrast")  # fmt: skip
 LEFT_COLUMNS = ("patient", "study", "series", "number", "description", "modality", "images", "reason")
+WITHOUT_UID = "none:"  # before what stands for a UID that careless anonymisation has emptied
+DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a medium's DICOMDIR
 LEAST_IMAGES = 8
 LARGEST_STEP = 10.0  # mm between slices: beyond it a liver has too few
 NEAR_AXIAL = 0.8  # cosine between the slice normal and the patient's long axis
 WHOLE_LIVER = 120.0  # mm along z that a series should cover
 
-RECONSTRUCTIONS = {"MPR", "MIP", "MINIP", "PROJECTION IMAGE", "VRT", "SCREEN SAVE", "PERFUSION", "SUBTRACT", "DOSE_INFO"}
+RECONSTRUCTIONS = {
+    "MPR",
+    "MIP",
+    "MINIP",
+    "PROJECTION IMAGE",
+    "VRT",
+    "SCREEN SAVE",
+    "PERFUSION",
+    "SUBTRACT",
+    "DOSE_INFO",
+}
 ELSEWHERE = ("HEAD", "BRAIN", "SKULL", "NECK", "CSPINE", "EXTREMITY", "KNEE", "ANKLE", "FOOT", "HAND", "SHOULDER",
              "ELBOW", "SINUS", "DENTAL", "JAW")  # fmt: skip
 ABDOMEN = ("ABD", "LIVER", "LEBER", "FOIE", "HEPAT", "BELLY", "CAP", "TAP")
@@ -80,6 +93,11 @@ class Series:
         return os.path.commonpath([os.path.dirname(file) for file in self.files])
 
     @property
+    def known_uid(self) -> str:
+        """The UID, empty where the files have none."""
+        return "" if self.uid.startswith(WITHOUT_UID) else self.uid
+
+    @property
     def title(self) -> str:
         return f"{self.number or '-'}" + (f" '{self.description}'" if self.description else "")
 
@@ -112,11 +130,11 @@ class Export:
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
                 "CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, bytes INT, changed INT, seen INT, uid TEXT,"
                 " folder TEXT, place REAL, upright REAL);"
-                f"CREATE TABLE IF NOT EXISTS series (uid TEXT PRIMARY KEY, {', '.join(OF_SERIES).replace('uid, ', '')});"
-                "CREATE INDEX IF NOT EXISTS by_uid ON file (uid); CREATE INDEX IF NOT EXISTS by_folder ON file (folder);"
+                f"CREATE TABLE IF NOT EXISTS series ({', '.join(OF_SERIES)}, PRIMARY KEY (uid));"
+                f"CREATE TABLE IF NOT EXISTS left_out ({', '.join(LEFT_COLUMNS)});"
+                "CREATE INDEX IF NOT EXISTS by_uid ON file (uid);"
+                "CREATE INDEX IF NOT EXISTS by_folder ON file (folder);"
                 "CREATE INDEX IF NOT EXISTS by_study ON series (study);"
-                "CREATE TABLE IF NOT EXISTS left_out (patient, study, series, number, description, modality, images INT,"
-                " reason);"
                 "DELETE FROM left_out; UPDATE file SET seen = 0;"
             )
         except sqlite3.Error as error:
@@ -133,14 +151,14 @@ class Export:
         if header is None:
             return
         normal, place = _place(header)
-        uid = str(header.get("SeriesInstanceUID", "") or "")
+        folder = os.path.dirname(file.path)
+        facts_of_series = _facts(header, folder)
         self._notes.execute(
             "INSERT OR REPLACE INTO file VALUES (?, ?, ?, 1, ?, ?, ?, ?)",
-            (file.path, facts.st_size, facts.st_mtime_ns, uid, os.path.dirname(file.path), place, normal),
+            (file.path, facts.st_size, facts.st_mtime_ns, facts_of_series["uid"], folder, place, normal),
         )
         columns = ", ".join(OF_SERIES)
         marks = ", ".join("?" * len(OF_SERIES))
-        facts_of_series = _facts(header, uid)
         self._notes.execute(
             f"INSERT OR IGNORE INTO series ({columns}) VALUES ({marks})", [facts_of_series[key] for key in OF_SERIES]
         )
@@ -295,7 +313,8 @@ def _header(path: str) -> Any:
             if file.read(132)[128:] != b"DICM" and not path.lower().endswith(".dcm"):
                 return None
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=path.lower().endswith(".dcm"))
-        return header if header.get("SeriesInstanceUID") else None
+        is_directory = header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY
+        return header if header.get("Modality") and not is_directory else None
     except (OSError, InvalidDicomError, ValueError, KeyError, AttributeError, NotImplementedError, EOFError):
         return None
 
@@ -312,7 +331,9 @@ def _place(header: Any) -> tuple[float, float | None]:
     return (float(abs(normal[2])), place) if np.isfinite(place) else (0.0, None)
 
 
-def _facts(header: Any, uid: str) -> dict[str, Any]:
+def _facts(header: Any, folder: str) -> dict[str, Any]:
+    """What a header says about its series; where it has no UIDs, the files of one folder with like words are one."""
+
     def text(name: str) -> str:
         value = header.get(name, "")
         value = "\\".join(map(str, value)) if isinstance(value, (list, tuple)) or _several(value) else str(value or "")
@@ -325,8 +346,8 @@ def _facts(header: Any, uid: str) -> dict[str, Any]:
             return None
 
     return {
-        "study": text("StudyInstanceUID") or uid,  # without a study each series stands for itself
-        "uid": uid,
+        "study": text("StudyInstanceUID") or f"{WITHOUT_UID}{folder}",
+        "uid": text("SeriesInstanceUID") or "|".join((f"{WITHOUT_UID}{folder}", *map(text, LIKE))),
         "patient": text("PatientID"),
         "number": text("SeriesNumber"),
         "modality": text("Modality"),

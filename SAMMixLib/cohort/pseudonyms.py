@@ -30,7 +30,9 @@ class Pseudonyms:
         self.path = key
         try:
             if not key.exists():
-                with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                with os.fdopen(
+                    os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+                ) as file:
                     file.write(f"{FIRST}{secrets.token_hex(32)}\n{','.join(COLUMNS)}\n")
             with key.open(encoding="utf-8", newline="") as file:
                 first = file.readline().strip()

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "segnrrd": ".seg.nrrd", "mha": 
 class Settings:
     """What is the same for all scans of a cohort; it travels to the workers once.
 
-    ``secret`` is the key of the pseudonyms, empty without them. ``deadline`` is in seconds for one scan.
+    ``secret`` is the key of the pseudonyms, empty unless they are wanted (``anonymise``). ``deadline`` is in seconds
+    for one scan.
     """
 
     out: str
@@ -36,6 +37,7 @@ class Settings:
     deadline: float = 1800.0
     model: str = ""
     model_hash: str = ""
+    anonymise: bool = False
     secret: str = ""
 
 
@@ -104,6 +106,14 @@ def read_record(place: Place) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+
+
+def stored_records(out: Path) -> Iterator[dict[str, Any]]:
+    """All records in the folder of the results, sorted by name."""
+    for path in sorted((out / RECORDS).rglob("*.json")):
+        record = read_record(Place(out, path.relative_to(out / RECORDS).as_posix().removesuffix(".json")))
+        if record is not None:
+            yield record
 
 
 def write_record(place: Place, record: dict[str, Any]) -> None:
@@ -183,7 +193,9 @@ class Tries:
             with self.path.open("a") as file:
                 file.write("start\n")
         except OSError as error:
-            raise SAMMixError(f"{self.path.parent.parent}: cannot be written ({error.strerror}); free some disk space") from None
+            raise SAMMixError(
+                f"{self.path.parent.parent}: cannot be written ({error.strerror}); free some disk space"
+            ) from None
         return ""
 
     @staticmethod

@@ -63,6 +63,13 @@ class Rows:
                 self._file.seek(start)
                 yield json.loads(self._file.readline())
 
+    def begin_again(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Forget the rows so far and take these."""
+        self._file.truncate(0)
+        self._starts = array("q")
+        for number, row in enumerate(rows):
+            self.add(number, row)
+
     def close(self) -> None:
         self._file.close()
 
@@ -104,8 +111,9 @@ def write_left_out(rows: Iterable[dict[str, Any]], columns: Sequence[str], out: 
         with atomic(out / LEFT_OUT) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             lines = csv.DictWriter(file, list(columns))
             lines.writeheader()
-            for count, row in enumerate(rows, 1):
+            for row in rows:
                 lines.writerow(row)
+                count += 1
     except OSError as error:
         raise SAMMixError(f"{out / LEFT_OUT}: not written ({error.strerror}); free some disk space") from None
     return count

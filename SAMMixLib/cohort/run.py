@@ -28,6 +28,7 @@ from SAMMixLib.cohort.records import (
     Settings,
     Stamp,
     new_record,
+    stored_records,
 )
 from SAMMixLib.cohort.results import PARQUET, Rows, row_of, write_left_out, write_tables
 from SAMMixLib.cohort.tasks import CohortPlugin, work
@@ -100,7 +101,9 @@ def running_cluster(address: str) -> Iterator[Client]:
     try:
         client = Client(address, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
-        raise SAMMixError(f"{address}: no Dask scheduler answers there ({type(error).__name__}); check it runs") from None
+        raise SAMMixError(
+            f"{address}: no Dask scheduler answers there ({type(error).__name__}); check it runs"
+        ) from None
     with client:
         yield client
 
@@ -126,11 +129,11 @@ def run_cohort(
     if not source.exists():
         raise SAMMixError(f"{source}: no such file or folder")
     hidden = _prepare(out, settings)
-    if hidden:
-        settings = replace(settings, secret=hidden.secret)
+    settings = replace(settings, secret=hidden.secret if hidden else "")
     plugin = CohortPlugin(f"sammix-{settings.model_hash[:12]}", settings, model)
     summary = Summary(out)
     export, rows = Export(out / NOTES), Rows(out / ROWS)
+    whole = False
     try:
         _register(client, plugin)
         entries = scans_of(source, out, export)
@@ -142,8 +145,12 @@ def run_cohort(
             summary.counts["unchanged"] += not record["ran"]
             if watch:
                 watch(record)
+        whole = True
     finally:
-        client.unregister_worker_plugin(plugin.name) if client.status == "running" else None
+        if client.status == "running":
+            client.unregister_worker_plugin(plugin.name)
+        if not whole:  # the table of an interrupted run has what earlier runs did, too
+            rows.begin_again(map(row_of, stored_records(out)))
         summary.left_out = _finish(out, rows, export, settings, hidden)
     return summary
 
@@ -160,7 +167,7 @@ def _prepare(out: Path, settings: Settings) -> Pseudonyms | None:
             shutil.rmtree(out / room, ignore_errors=True)
     except OSError as error:
         raise SAMMixError(f"{out}: cannot be made ({error.strerror}); choose another folder") from None
-    return Pseudonyms(key_file(out)) if settings.secret else None
+    return Pseudonyms(key_file(out)) if settings.anonymise else None
 
 
 def _register(client: Client, plugin: CohortPlugin) -> None:
@@ -260,8 +267,8 @@ def _killed(entry: Entry, settings: Settings) -> dict[str, Any]:
 
 def _failed(entry: Entry, settings: Settings, reason: str) -> dict[str, Any]:
     """A record that the client makes, because no worker could."""
-    shown = entry.name if settings.secret else entry.path or entry.name
+    shown = entry.name if settings.anonymise else entry.path or entry.name
     record = new_record(entry.name, Stamp(""), settings) | {"reason": f"{shown}: {reason}", "ran": True}
-    if settings.secret:
+    if settings.anonymise:
         return record | {"reason": without_identity(record["reason"], entry)}
     return record | {key: value for key, value in asdict(entry).items() if key not in ("name", "files")}

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,9 @@ def process_scan(entry: Entry, settings: Settings, load: Callable[[], Any]) -> d
         if refused:
             record |= {"reason": f"{_shown(entry, settings)}: {refused}"}
         else:
+            if not stamp.sha256:
+                stamp = with_hash(stamp, files, settings.secret)
+            record["input"] = asdict(stamp)
             segmenter = load()
             with deadline(settings.deadline, tries.path) as progress:
                 record = _segmented(entry, settings, record, segmenter, progress)
@@ -111,7 +114,7 @@ def process_scan(entry: Entry, settings: Settings, load: Callable[[], Any]) -> d
             raise
         record |= {"reason": f"{_shown(entry, settings)}: {type(error).__name__}: {error}".splitlines()[0]}
     record |= {"tries": max(1, tries.count), "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    if settings.secret:
+    if settings.anonymise:
         record["reason"] = without_identity(record["reason"], entry)
         record["warnings"] = [without_identity(warning, entry) for warning in record["warnings"]]
     else:
@@ -125,7 +128,7 @@ class Refused(SAMMixError):
 
 
 def _shown(entry: Entry, settings: Settings) -> str:
-    return entry.name if settings.secret else entry.path or entry.name
+    return entry.name if settings.anonymise else entry.path or entry.name
 
 
 def _same_input(stamp: Any, old: dict[str, Any]) -> bool:
@@ -181,11 +184,8 @@ def _segmented(
     from SAMMixLib.cohort.figures import figures_of
 
     started = time.perf_counter()
-    shown = entry.name if settings.secret else ""
+    shown = entry.name if settings.anonymise else ""
     try:
-        files = entry.sources()
-        stamp = with_hash(stamp_of(files, settings.secret), files, settings.secret)
-        record = record | {"input": {"facts": stamp.facts, "sha256": stamp.sha256}}
         with reading(entry, shown) as volume:
             progress("read", 1, 1)
             result = segmenter.segment(volume, progress)
@@ -207,7 +207,7 @@ def _segmented(
 def _write_outputs(entry: Entry, settings: Settings, segmenter: Any, volume: Any, result: Any) -> list[Path]:
     """Mask, thumbnail and what else is wanted: made in a folder beside, then moved, the mask last."""
     from SAMMixLib.cohort.thumbnails import write_thumbnail
-    from SAMMixLib.imaging.volume import write_mask
+    from SAMMixLib.imaging.writing import write_mask
     from SAMMixLib.reports.viewer import write_viewer_scan
 
     out, suffix = Path(settings.out), SUFFIXES[settings.format]
@@ -241,9 +241,7 @@ def _write_outputs(entry: Entry, settings: Settings, segmenter: Any, volume: Any
     return list(made.values())
 
 
-def _write_dicom(
-    entry: Entry, settings: Settings, segmenter: Any, mask: Any, beside: Path
-) -> dict[Path, Path]:
+def _write_dicom(entry: Entry, settings: Settings, segmenter: Any, mask: Any, beside: Path) -> dict[Path, Path]:
     from SAMMixLib.imaging.dicom_seg import write_measurements, write_segmentation
 
     place = Place(Path(settings.out), entry.name)

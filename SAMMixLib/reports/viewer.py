@@ -24,22 +24,24 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import atomic, write_text
 
 ASSETS = "viewer/assets"
-NIIVUE = "niivue-0.69.0.umd.js.gz"
+NIIVUE, LICENCE = "niivue-0.69.0.umd.js.gz", "niivue-LICENSE.txt"
 LOWEST, STEP = -200.0, 2.0  # HU of value 0, and of one step of the 8 bit
 MOST_PIXELS, MOST_SLICES = 256, 400
 SCL_SLOPE = 112  # byte of a NIfTI header; scl_inter follows
 
 
-def write_assets(directory: Path) -> None:
-    """Put NiiVue with its licence, and the code around it, into ``viewer/assets`` of a folder.
+def write_assets(directory: Path, with_niivue: bool = True) -> None:
+    """Put the viewer's code into ``viewer/assets`` of a folder, and NiiVue with its licence.
 
     Raises:
         OSError: the disk does not take them.
     """
     source, target = files("SAMMixLib.reports") / "viewer_assets", directory / ASSETS
     target.mkdir(parents=True, exist_ok=True)
-    contents = {name: (source / name).read_bytes() for name in ("viewer.js", "viewer.css", "niivue-LICENSE.txt")}
-    contents["niivue.js"] = gzip.decompress((source / NIIVUE).read_bytes())
+    contents = {name: (source / name).read_bytes() for name in ("viewer.js", "viewer.css")}
+    if with_niivue:
+        contents[LICENCE] = (source / LICENCE).read_bytes()
+        contents["niivue.js"] = gzip.decompress((source / NIIVUE).read_bytes())
     for name, content in contents.items():
         with atomic(target / name) as beside:
             beside.write_bytes(content)

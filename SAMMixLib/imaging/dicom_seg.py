@@ -1,0 +1,277 @@
+"""A mask as DICOM Segmentation, tied to the instances of its CT, and its volume as a measurement report (TID 1500)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
+
+import numpy as np
+import SimpleITK as sitk
+
+from SAMMixLib import __version__
+from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import atomic
+from SAMMixLib.imaging.grid import SAME_VOXEL
+from SAMMixLib.structure import ALTERED, Structure
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SUFFIX = ".dcm"
+MAKER, PRODUCT = "SAMMix", "SAM-Mix"
+ALGORITHM = "SAM-Mix"
+
+
+def series_files(path: Path, series_uid: str = "") -> list[Path]:
+    """The files below a folder, or beside a file, that belong to one CT series.
+
+    Args:
+        series_uid: of the series; without one there must be only one.
+
+    Raises:
+        SAMMixError: no such series, or several and no choice.
+    """
+    _needed()
+    from pydicom import dcmread
+
+    folder = path if path.is_dir() else path.parent
+    found: dict[str, list[Path]] = {}
+    own = ""
+    for file in sorted(folder.rglob("*") if path.is_dir() else folder.iterdir()):
+        if file.is_file() and (header := _header(dcmread, file)) is not None and header.get("Modality") == "CT":
+            uid = str(header.get("SeriesInstanceUID", ""))
+            found.setdefault(uid, []).append(file)
+            own = uid if file == path else own
+    wanted = series_uid or own
+    if wanted in found:
+        return found[wanted]
+    if not wanted and len(found) == 1:
+        return next(iter(found.values()))
+    raise SAMMixError(f"{path}: {len(found)} CT series, none of them chosen by its UID; give --series UID")
+
+
+def check_sources(path: Path, output: Path) -> None:
+    """Make sure, before the long work, that a DICOM SEG of what is at `path` can be written to `output`.
+
+    Raises:
+        SAMMixError: highdicom is missing, the scan is not DICOM, or the folder of `output` is not there.
+    """
+    from SAMMixLib.imaging.dicom import is_dicom
+
+    _needed()
+    if not path.exists():
+        raise SAMMixError(f"{path}: no such file or folder")
+    if path.is_file() and not is_dicom(path):
+        raise SAMMixError(f"{path}: a DICOM SEG refers to DICOM images, which this is not; choose .nii.gz or .seg.nrrd")
+    if not output.parent.is_dir():
+        raise SAMMixError(f"{output}: the folder {output.parent} does not exist; make it first")
+    if output.is_dir():
+        raise SAMMixError(f"{output}: is a folder; name a file in it")
+
+
+def write_segmentation(mask: sitk.Image, path: Path, sources: Sequence[Path], structure: Structure, model: str) -> None:
+    """Write a binary DICOM SEG with one segment; it appears whole or not at all.
+
+    It refers to each source instance, lies in their frame of reference, says in SNOMED CT what the segment is, and
+    names this program and the model as the algorithm. An empty mask gives a SEG whose frames are all empty.
+
+    Args:
+        mask: on the grid that :func:`SAMMixLib.imaging.dicom.read_series` made of the sources.
+        sources: the files of the one series.
+        model: name of the model.
+
+    Raises:
+        SAMMixError: highdicom is missing, the sources do not lie on the mask's grid, or the file cannot be written.
+    """
+    _needed()
+    import highdicom
+
+    images, places = _on_grid(mask, sources, path)
+    array = sitk.GetArrayViewFromImage(mask)
+    frames = np.stack([array[k] for k in places]).astype(np.uint8)
+    segmentation = highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=frames,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(structure, model)],
+        series_instance_uid=highdicom.UID(),
+        series_number=_series_number(images[0], 1),
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name=PRODUCT,
+        software_versions=__version__,
+        device_serial_number="0",
+        content_label="SAMMIX",
+        content_description=f"{structure.name} by SAM-Mix, model {model}"[:64],
+        series_description=f"SAM-Mix {structure.name}"[:64],
+        omit_empty_frames=bool(frames.any()),
+    )
+    _save(segmentation, path)
+
+
+def write_measurements(segmentation: Path, path: Path, sources: Sequence[Path]) -> None:
+    """Write a measurement report (TID 1500) with the volume of a segmentation's one segment.
+
+    Args:
+        segmentation: a file of :func:`write_segmentation`.
+        sources: the files that it was made with.
+
+    Raises:
+        SAMMixError: highdicom is missing, or the file cannot be written.
+    """
+    _needed()
+    import highdicom
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    images = _headers(sources)
+    found = highdicom.seg.segread(segmentation)
+    segment = found.get_segment_description(1)
+    label = "1"
+    volume = sr.Measurement(
+        name=codes.SCT.Volume,
+        value=round(_volume_ml(found), 3),
+        unit=sr.CodedConcept("ml", "UCUM", "milliliter"),
+        algorithm_id=sr.AlgorithmIdentification(name=ALGORITHM, version=__version__),
+    )
+    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=found.SOPClassUID,
+            sop_instance_uid=found.SOPInstanceUID,
+            segment_number=1,
+            source_series=sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID),
+        ),
+        finding_type=sr.CodedConcept.from_code(segment.segmented_property_type),
+        measurements=[volume],
+    )
+    observer = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=highdicom.UID(), name=PRODUCT, manufacturer_name=MAKER, model_name=PRODUCT, serial_number="0"
+        ),
+    )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    document = sr.Comprehensive3DSR(
+        evidence=[*images, found],
+        content=report,
+        series_number=_series_number(images[0], 2),
+        series_instance_uid=highdicom.UID(),
+        sop_instance_uid=highdicom.UID(),
+        instance_number=int(label),
+        manufacturer=MAKER,
+        is_complete=True,
+        is_final=False,
+        series_description="SAM-Mix measurements",
+    )
+    _save(document, path)
+
+
+def _segment(structure: Structure, model: str) -> Any:
+    import highdicom
+    from pydicom.sr.coding import Code
+
+    def code(value: str, meaning: str) -> Code:
+        return Code(value, "SCT", meaning)
+
+    lightness = highdicom.color.CIELabColor.from_rgb(*structure.color)
+    return highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=structure.name,
+        segmented_property_category=code(*structure.category),
+        segmented_property_type=code(structure.code, structure.code_meaning),
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=ALGORITHM,
+            family=Code("123109", "DCM", "Artificial Intelligence"),
+            version=__version__,
+            source=MAKER,
+            parameters={"model": model},
+        ),
+        anatomic_regions=[code("10200004", "Liver")] if structure.category == ALTERED else None,
+        tracking_uid=highdicom.UID(),
+        tracking_id=structure.name,
+        display_color=lightness,
+    )
+
+
+def _on_grid(mask: sitk.Image, sources: Sequence[Path], path: Path) -> tuple[list[Dataset], list[int]]:
+    """One source image for each slice of the mask, by position, and the slices' numbers."""
+    found: dict[int, Dataset] = {}
+    for header, file in zip(_headers(sources), sources, strict=True):
+        where = np.array(mask.TransformPhysicalPointToContinuousIndex([float(v) for v in header.ImagePositionPatient]))
+        k = round(where[2])
+        size = (header.Columns, header.Rows)
+        if np.abs(where - (0, 0, k)).max() > 2 * SAME_VOXEL or size != mask.GetSize()[:2]:
+            raise SAMMixError(f"{path}: the mask is not on the grid of {file}; a DICOM SEG takes that of its images")
+        found.setdefault(k, header)
+    if sorted(found) != list(range(mask.GetSize()[2])):
+        raise SAMMixError(f"{path}: {len(found)} source images for {mask.GetSize()[2]} slices; give the whole series")
+    return [found[k] for k in sorted(found)], sorted(found)
+
+
+def _headers(sources: Sequence[Path]) -> list[Dataset]:
+    """The headers of a series, with the UIDs that careless anonymisation has emptied.
+
+    Those of an instance stand in the file's own preamble still. Study and series get one made of the instances', the
+    same each time.
+    """
+    import highdicom
+    from pydicom import dcmread
+
+    headers = [dcmread(file, stop_before_pixels=True) for file in sources]
+    for header in headers:
+        header.SOPInstanceUID = header.get("SOPInstanceUID") or header.file_meta.MediaStorageSOPInstanceUID
+        header.SOPClassUID = header.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
+    instances = sorted(header.SOPInstanceUID for header in headers)
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        made = highdicom.UID.from_uuid(str(uuid5(NAMESPACE_OID, f"{name} {' '.join(instances)}")))
+        for header in headers:
+            setattr(header, name, header.get(name) or made)
+    return headers
+
+
+def _volume_ml(found: Any) -> float:
+    """Voxels of the segment times their size, as the SEG itself says it."""
+    measures = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    rows, columns = (float(step) for step in measures.PixelSpacing)
+    between = float(measures.get("SpacingBetweenSlices") or measures.SliceThickness)
+    return float(np.count_nonzero(found.pixel_array)) * rows * columns * between / 1000
+
+
+def _series_number(image: Dataset, offset: int) -> int:
+    """A number beside that of the CT, which viewers sort by."""
+    return 1000 + 10 * int(image.get("SeriesNumber") or 0) % 100000 + offset
+
+
+def _save(dataset: Any, path: Path) -> None:
+    try:
+        with atomic(path) as beside:
+            dataset.save_as(beside, enforce_file_format=True)
+    except OSError as error:
+        raise SAMMixError(f"{path}: not written ({error.strerror}); free some disk space") from None
+
+
+def _header(dcmread: Any, file: Path) -> Any:
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
+    except (InvalidDicomError, OSError, ValueError):
+        return None
+
+
+def _needed() -> None:
+    """Raises SAMMixError where the extra is missing."""
+    try:
+        import highdicom  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SAMMixError(f"DICOM SEG needs the package {error.name}; run: pip install sammix[dicom]") from None
