@@ -4,13 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint scripts
+.PHONY: demo test test-fast coverage lint scripts
 demo: $(VENV)/.installed
 	$(BIN)/sammix demo -o demo
 
 # Two processes: most tests wait for one core. A file stays whole, as its tests share phantoms and models.
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Under two minutes: no training, no click through the module, no real CT.
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not host and not real"
+
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

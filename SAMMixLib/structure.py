@@ -18,6 +18,11 @@ class Structure:
     ``color`` is red, green, blue from 0 to 255, ``code`` its code in SNOMED CT with ``code_meaning``, ``category`` code
     and meaning of the category that Slicer lists it under. ``single`` tells that it comes in one piece: then only the
     largest one in a scan is kept.
+
+    Example:
+        >>> pancreas = Structure("pancreas", (249, 180, 111), "15776009", "Pancreas")
+        >>> Structure.from_dict(pancreas.to_dict(), "card.json") == pancreas
+        True
     """
 
     name: str

@@ -36,6 +36,15 @@ def pytest_report_header() -> list[str]:
     return [f"left out: Testing/{room}: {obstacle}" for room, obstacle in left_out.items()]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real CT, and what clicks through the module; ``slow`` stands at the tests themselves."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
+        if item.path.is_relative_to(REPOSITORY / "Testing" / "module" / "host"):
+            item.add_marker(pytest.mark.host)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real CT, which is not part of the project: ``$SAMMIX_DATA`` or ``../shared/data``."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from SAMMixLib.cli import _parser
+from SAMMixLib.config import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARY = REPOSITORY / "SAMMixLib"
@@ -170,6 +171,13 @@ def test_every_command_is_documented():
     page = text_of(REPOSITORY / "docs" / "command-line.md")
     names = {name.split()[0] for name, _ in commands(_parser()) if name}
     assert not [name for name in names if f"`sammix {name}" not in page]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_config_entries_that_pages_name_exist(page):
+    config = Config().to_dict()
+    for part, entry in re.findall(r"`(model|volume|training)\.(\w+)`", text_of(page)):
+        assert entry in config[part], f"{page.name}: {part}.{entry}"
 
 
 # Rules of the code

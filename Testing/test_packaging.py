@@ -71,9 +71,10 @@ def test_every_module_of_the_library_is_installed():
     assert listed(folder / "CMakeLists.txt", "SCRIPTS") == files(folder, "**/*.py"), "run: make scripts"
 
 
-def test_the_starter_model_is_installed():
+def test_the_starter_model_and_templates_are_installed():
     folder = REPOSITORY / "SAMMixLib"
-    assert listed(folder / "CMakeLists.txt", "RESOURCES") == files(folder, "models/starter/**/*")
+    wanted = files(folder, "models/starter/**/*") + files(folder, "**/*.j2")
+    assert listed(folder / "CMakeLists.txt", "RESOURCES") == sorted(wanted)
 
 
 def test_every_resource_of_the_module_is_installed():
@@ -248,7 +249,7 @@ def packages(names: set[str]) -> set[str]:
 
 def test_the_slicer_side_imports_only_what_slicer_brings():
     reached = slicer_side()
-    assert REPOSITORY / "SAMMixLib" / "imaging" / "volume.py" in reached and len(reached) > 20
+    assert REPOSITORY / "SAMMixLib" / "imaging" / "grid.py" in reached and len(reached) > 20
     foreign = {path.relative_to(REPOSITORY).as_posix(): packages(at_file_scope(path)) - FOR_SLICER for path in reached}
     assert not {path: names for path, names in foreign.items() if names}
 

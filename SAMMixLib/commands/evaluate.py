@@ -79,7 +79,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         "seed": segmenter.config.training.seed,
         "gate": "along z" if options.gate else "each slice alone",
     }
-    return evaluate_slices(found.masks, found.p_liver, data, prompt, provenance, progress=progress)
+    return evaluate_slices(found, data, prompt, provenance, progress=progress)
 
 
 def _score_files(options: argparse.Namespace, progress: Progress) -> Evaluation:
@@ -89,7 +89,7 @@ def _score_files(options: argparse.Namespace, progress: Progress) -> Evaluation:
         raise SAMMixError("--masks needs --references")
     provenance = {"data": options.references.name, "split": options.split}
     pairs = _pairs(options.masks, options.references)
-    return evaluate_volumes(pairs, provenance, options.prompt or NOT_STATED, options.label, progress=progress)
+    return evaluate_volumes(pairs, provenance, options.prompt or NOT_STATED, label=options.label, progress=progress)
 
 
 def _pairs(masks: Path, references: Path) -> list[tuple[Path, Path]]:

@@ -141,12 +141,13 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from SAMMixLib.training.recipe import Recipe, Source, read_recipe
+    from SAMMixLib.data.spec import DatasetSpec
+    from SAMMixLib.training.recipe import Recipe, read_recipe
 
     if options.recipe:
         return read_recipe(options.recipe, options.data_root)
     listed = _listed(options.labelled_list) if options.labelled_list else None
-    sources = [Source(path, tuple(options.hu_range)) for path in options.data]
+    sources = [DatasetSpec(path, tuple(options.hu_range)) for path in options.data]
     return Recipe(sources, _config(options), options.validation, listed)
 
 

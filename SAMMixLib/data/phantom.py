@@ -108,6 +108,11 @@ def make_phantom(
 
     Raises:
         SAMMixError: ``size`` is not three numbers of at least 2, or ``spacing`` not three positive numbers.
+
+    Example:
+        >>> phantom = make_phantom(seed=1, size=(64, 64, 16))
+        >>> phantom.ct.GetSize(), phantom.liver.GetSpacing()
+        ((64, 64, 16), (5.8125, 5.8125, 20.0))
     """
     if len(size) != 3 or min(size) < 2:
         raise SAMMixError(f"phantom: size {size} is not three numbers of 2 or more; give voxels along i, j and k")

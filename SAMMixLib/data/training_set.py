@@ -89,7 +89,15 @@ def patient_name_in_steps(name: str, array: np.ndarray, spacing: Sequence[float]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training set, open. Nothing of its state is held here: other processes may add to it meanwhile."""
+    """A training set, open. Nothing of its state is held here: other processes may add to it meanwhile.
+
+    Example:
+        >>> stack = read_volume("scan.nii.gz").axial()
+        >>> ours = TrainingSet.create("my_set")
+        >>> added = ours.add("patient-1", [3, 4], stack.array[[3, 4]], stack.spacing[1:], labels=[False, True])
+        >>> [(entry.slice, entry.label, entry.has_mask) for entry in TrainingSet.open("my_set").entries()]
+        [(3, False, False), (4, True, False)]
+    """
 
     folder: Path
     name: str

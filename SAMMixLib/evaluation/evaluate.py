@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from SAMMixLib.evaluation.bootstrap import Estimate, mean, roc_auc
 from SAMMixLib.evaluation.metrics import score_masks, score_overlap
 from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from SAMMixLib.inference.slices import SlicePredictions
 
 PROVENANCE = ("data", "split", "labelled_slices", "seed")
 NOT_STATED = "not stated"
@@ -50,30 +53,33 @@ class Evaluation:
 
 
 def evaluate_slices(
-    masks: np.ndarray,
-    p_liver: np.ndarray,
+    found: SlicePredictions,
     dataset: SliceDataset,
     prompt: str,
     provenance: Mapping[str, Any],
+    *,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Score predictions on a data set of slices.
 
     Args:
-        masks: bool [n, S, S], the predictions.
-        p_liver: float [n], the classifier's probability of liver; liver is seen from 0.5.
+        found: masks, p(liver) and which slices the classifier prompted, by the model's own threshold. Detection of
+            liver is counted by the last.
         dataset: the n slices with their labels and masks. A patient's volume row is the stack of the slices given,
             without distances, for slices may be left out between them.
         prompt: "cam" (nothing but the image went in) or "oracle" (boxes of the reference masks).
         provenance: data, split, labelled_slices and seed of the model, and what else is to be carried along.
         seed: of the confidence intervals.
+
+    Raises:
+        SAMMixError: there is not one prediction for each slice, or the prompt source is neither.
     """
-    if len(masks) != len(dataset) or len(p_liver) != len(dataset):
+    if len(found.masks) != len(dataset) or len(found.p_liver) != len(dataset):
         raise SAMMixError(
-            f"{len(masks)} masks and {len(p_liver)} p(liver) for {len(dataset)} slices; give one for each"
+            f"{len(found.masks)} masks and {len(found.p_liver)} p(liver) for {len(dataset)} slices; give one for each"
         )
-    masks = np.asarray(masks) > 0
+    masks = np.asarray(found.masks) > 0
     evaluable = dataset.has_mask | ~dataset.labels  # a slice without liver has an empty reference
     rows = []
     for n, mask in enumerate(masks):
@@ -83,8 +89,8 @@ def evaluate_slices(
                 "patient": str(dataset.patients[n]),
                 "slice": int(dataset.indices[n]),
                 "liver": bool(dataset.labels[n]),
-                "p_liver": float(p_liver[n]),
-                "seen": bool(p_liver[n] >= 0.5),
+                "p_liver": float(found.p_liver[n]),
+                "seen": bool(found.prompted[n]),
                 "masked": bool(mask.any()),
             }
             | (_slice_scores(mask, dataset.masks[n], dataset.spacings[n]) if evaluable[n] else {"case": NO_REFERENCE})
@@ -103,6 +109,7 @@ def evaluate_volumes(
     pairs: Sequence[tuple[str | Path, str | Path]],
     provenance: Mapping[str, Any],
     prompt: str = NOT_STATED,
+    *,
     label: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -117,6 +124,11 @@ def evaluate_volumes(
 
     Raises:
         SAMMixError: a file cannot be read, or the two lie on different grids.
+
+    Example:
+        >>> scores = evaluate_volumes([("liver.nii.gz", "liver.nii.gz")], {"data": "the reference itself"})
+        >>> scores.volumes[0]["dice"]
+        1.0
     """
     rows, volumes = [], []
     names = _names([Path(prediction) for prediction, _ in pairs])

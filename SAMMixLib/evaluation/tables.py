@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import secrets
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.evaluation.bootstrap import Estimate
 from SAMMixLib.evaluation.evaluate import PROVENANCE, Evaluation
+from SAMMixLib.files import write_text
 
 MEANINGS = {
     "liver_slice_dice": "Dice, slices with liver",
@@ -59,7 +58,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _replace(folder / name, text)
+            write_text(folder / name, text)
     except OSError as error:
         raise SAMMixError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
 
@@ -114,12 +113,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -85,7 +85,7 @@ class NetworkPredictor:
             masks[part] = (logits >= 0).cpu().numpy()
             p_liver[part] = logit.sigmoid().cpu().numpy()
             progress("segment slices", part.stop, len(dataset))
-        return SlicePredictions(masks, p_liver, boxes=[])
+        return SlicePredictions(masks, p_liver, p_liver >= 0.5, threshold=0.5, keep_threshold=0.5, boxes=[])
 
 
 def load_network(name: str, weights: Path, device: torch.device | str = "cpu") -> nn.Module:

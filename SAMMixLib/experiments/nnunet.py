@@ -190,4 +190,4 @@ class NNUNetPredictor:
             masks[own], p_liver[own] = found == 1, p[1].max(axis=(1, 2))
             done += len(own)
             progress("segment slices", done, len(dataset))
-        return SlicePredictions(masks, p_liver, boxes=[])
+        return SlicePredictions(masks, p_liver, p_liver >= 0.5, threshold=0.5, keep_threshold=0.5, boxes=[])

@@ -7,33 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from SAMMixLib.config import Config
 from SAMMixLib.data.readers import patients_in
-from SAMMixLib.data.slices import SliceDataset, read_slices, split_patients
+from SAMMixLib.data.slices import SliceDataset, split_patients
+from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
 
 FOLDER = Path(__file__).parent / "protocols"
 SAM_METHODS = ("sam_mix", "sam_pp")
 PARTS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One slice data set, see :func:`SAMMixLib.data.slices.read_slices`.
-
-    Args:
-        patients: those to take, by name, or how many, drawn by the seed 0; None takes all.
-    """
-
-    name: str
-    path: str
-    hu_range: tuple[float, float] = (-40.0, 160.0)
-    patients: tuple[str, ...] | int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +64,10 @@ class Protocol:
 
     name: str
     about: str
-    source: Source
+    source: DatasetSpec
     split: dict[str, Any]  # patients of each part, or how many and a seed
     middle: dict[str, float]  # share of each scan's slices around its centre, to train on and to test on
-    cross_domain: tuple[Source, ...]
+    cross_domain: tuple[DatasetSpec, ...]
     config: Config
     budget: dict[str, float]  # {"seconds": processor seconds of training steps} or {"epochs": passes}
     rows: tuple[Row, ...]
@@ -105,19 +91,16 @@ class Protocol:
         Raises:
             SAMMixError: data are missing, or the split names patients that they lack.
         """
-        names = self._split(patients_in(data_root / self.source.path))
-
-        def part(source: Source, middle: str, patients: Sequence[str] | int | None) -> SliceDataset:
-            path = data_root / source.path
-            if isinstance(patients, int):
-                patients = split_patients(patients_in(path), {"taken": patients}, seed=0)["taken"]
-            return read_slices(path, self.config.model.size, source.hu_range, self.middle[middle], patients)
-
-        train, validation = (part(self.source, "train", names[p]) for p in PARTS[:2])
+        size, source = self.config.model.size, self.source.at(data_root)
+        names = self._split(patients_in(source.path))
+        train, validation = (
+            replace(source, middle=self.middle["train"]).read(size, names[part]) for part in ("train", "validation")
+        )
         same = set(names["test"]) == set(names["validation"])  # of a protocol that chooses, and never sees the others
         kind = "validation" if same else "test"
-        tests = {f"{self.source.name} {kind}": part(self.source, "test", names["test"])}
-        tests |= {source.name: part(source, "test", source.patients) for source in self.cross_domain}
+        tests = {f"{source.name} {kind}": replace(source, middle=self.middle["test"]).read(size, names["test"])}
+        for other in self.cross_domain:
+            tests[other.name] = replace(other.at(data_root), middle=self.middle["test"]).read(size)
         return train, validation, tests
 
     def _split(self, patients: list[str]) -> dict[str, list[str]]:
@@ -139,7 +122,7 @@ def read_protocol(name_or_file: str) -> Protocol:
     path = path if path.is_file() else Path(name_or_file)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        source, *cross = (Source(**_tuples(entry)) for entry in (data["source"], *data["cross_domain"]))
+        source, *cross = map(DatasetSpec.from_dict, (data["source"], *data["cross_domain"]))
         rows = tuple(Row(**_tuples(entry)) for entry in data["rows"])
         fields = {key: data[key] for key in ("name", "about", "split", "middle", "budget")}
         if len(fields["budget"]) != 1 or not {"seconds", "epochs"} > set(fields["budget"]):

@@ -73,7 +73,7 @@ def run_cell(
             found = predict(data, prompt)
             by_cam.setdefault(name, found)
             provenance = {"data": name, "split": "test", "labelled_slices": labelled, "seed": cell.seed}
-            evaluation = evaluate_slices(found.masks, found.p_liver, data, prompt, provenance)
+            evaluation = evaluate_slices(found, data, prompt, provenance)
             everything = json.loads(as_json(evaluation))
             scores[name][prompt] = {key: everything[key] for key in ("summary", "slices")}
             dice = everything["summary"]["liver_slice_dice"]["value"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import fields
 from math import isnan, nan
@@ -62,16 +60,14 @@ def as_markdown(results: Sequence[Result], number: int, test_sets: Sequence[str]
 
 def as_csv(results: Sequence[Result], number: int, test_sets: Sequence[str]) -> str:
     """The same table with a line for each test set and row; what is not defined stays empty."""
+    import pandas
+
     records = [
         {"protocol": results[0]["protocol"], "test_set": test_set} | _record(line, number)
         for test_set in test_sets
         for line in lines(results, test_set)
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return pandas.DataFrame(records, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def _about(results: Sequence[Result], test_set: str) -> str:

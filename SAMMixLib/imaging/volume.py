@@ -101,6 +101,12 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Raises:
         SAMMixError: the file is missing, damaged, not 3D and scalar, sheared, without a valid spacing, or no CT. Values
             that are odd for a CT but may be right (no air, NaN) give a warning in :attr:`Volume.warnings` instead.
+
+    Example:
+        >>> ct = read_volume("scan.nii.gz")
+        >>> stack = ct.axial()
+        >>> stack.array.dtype, stack.array.shape  # HU, slices from inferior to superior
+        (dtype('int16'), (24, 128, 128))
     """
     path = Path(path)
     if not path.exists():

@@ -52,6 +52,11 @@ def write_mask(mask: sitk.Image, path: str | Path, overwrite: bool = True, struc
 
     Raises:
         SAMMixError: as :func:`check_output`, or the file could not be written whole (full disk).
+
+    Example:
+        >>> stack = read_volume("scan.nii.gz").axial()
+        >>> bone = stack.array > 300
+        >>> write_mask(stack.to_grid(bone), "bone.nii.gz")
     """
     path = Path(path)
     check_output(path, overwrite)

@@ -20,7 +20,10 @@ class SegmentationResult:
     slice_masks: np.ndarray  # bool [k, S, S], the mask at the model's size
     cams: np.ndarray  # float16 [k, S, S], normalised to 0..1; zeros where the classifier saw none
     boxes: list[list[tuple[int, int, int, int]]]  # one list a slice, empty where nothing was prompted
-    p_liver: np.ndarray  # float32 [k], the classifier's probability of the structure
+    p_liver: np.ndarray  # float32 [k], the classifier's probability of the structure; NaN where nobody looked
+    prompted: np.ndarray  # bool [k], where the classifier's decision let SAM look
+    threshold: float  # of p(liver): a run of neighbouring slices is prompted if one of them reaches it
+    keep_threshold: float  # and each slice of the run reaches this one; both are equal where slices stand alone
     predicted_iou: np.ndarray  # float32 [k], SAM's own estimate of the mask quality; 0 where SAM did not look
     spacing: tuple[float, float, float]  # mm, (k, j, i)
     volume_ml: float

@@ -98,11 +98,12 @@ class Scan:
         model, settings = segmenter.model, segmenter.config.volume
         with clock("classify"):
             shared = self._classify(range(len(self.slices)) if chosen is None else chosen, progress)
-            gated = (
-                gate(self.p_liver, settings.gate_high, settings.gate_low)
-                if chosen is None
-                else np.isin(np.arange(len(self.slices)), chosen) & (self.p_liver >= model.config.presence)
-            )
+            if chosen is None:
+                high, low = settings.gate_high, settings.gate_low
+                gated = gate(self.p_liver, high, low)
+            else:
+                high = low = model.config.presence
+                gated = self.p_liver >= low  # NaN where nobody looked, which reaches nothing
             self.edges = self._prompt(gated, settings)
         prompted = [k for k in range(len(self.slices)) if len(self.edges[k])]
         encoded = spaced(prompted, max(1, int(settings.gap_mm / self.stack.spacing[0])))
@@ -135,6 +136,9 @@ class Scan:
             cams=cams,
             boxes=[[_inclusive(box) for box in of_slice.tolist()] for of_slice in self.edges],
             p_liver=self.p_liver.copy(),
+            prompted=gated,
+            threshold=high,
+            keep_threshold=low,
             predicted_iou=predicted_iou,
             spacing=self.stack.spacing,
             **_figures(mask, self.stack.array, self.stack.spacing),

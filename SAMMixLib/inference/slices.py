@@ -26,6 +26,9 @@ class SlicePredictions:
 
     masks: np.ndarray  # bool [n, S, S]
     p_liver: np.ndarray  # float32 [n]
+    prompted: np.ndarray  # bool [n], where the classifier sees liver, by the thresholds below
+    threshold: float  # of p(liver): a run of neighbouring slices is prompted if one of them reaches it
+    keep_threshold: float  # and each slice of the run reaches this one; both are equal where slices stand alone
     boxes: list[Tensor]  # n tensors [boxes, 4], edge coordinates
     cams: np.ndarray | None = None  # uint8 [n, S, S], 255 is 1; of networks that have none None
 
@@ -59,9 +62,10 @@ def predict_slices(
     cams = np.zeros(masks.shape, np.uint8)
     given: list[Tensor] | None = None
     if prompt == "oracle":
+        gating = None
         given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
     elif gating is not None:
-        given = _gated_boxes(model, dataset, gating, batch_size, device, dtype, features)
+        given, passed = _gated_boxes(model, dataset, gating, batch_size, device, dtype, features)
     boxes: list[Tensor] = []
     for start in range(0, len(dataset), batch_size):
         part = slice(start, min(start + batch_size, len(dataset)))
@@ -74,7 +78,12 @@ def predict_slices(
         cams[part] = (output.cams.float() * 255).round().byte().cpu().numpy()
         boxes += [box.cpu() for box in output.boxes]
         progress("segment slices", part.stop, len(dataset))
-    return SlicePredictions(masks, p_liver, boxes, cams)
+    high = low = model.config.presence
+    prompted = p_liver >= low
+    if gating is not None:
+        high, low = gating.gate_high, gating.gate_low
+        prompted = passed
+    return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams)
 
 
 def _gated_boxes(
@@ -85,8 +94,8 @@ def _gated_boxes(
     device: torch.device,
     dtype: torch.dtype,
     features: np.ndarray | None,
-) -> list[Tensor]:
-    """CAM boxes on the slices that pass the gate along z of their patient."""
+) -> tuple[list[Tensor], np.ndarray]:
+    """CAM boxes on the slices that pass the gate along z of their patient, and which pass, bool [n]."""
     p_liver, cams = [], []
     for start in range(0, len(dataset), batch_size):
         part = slice(start, start + batch_size)
@@ -104,7 +113,7 @@ def _gated_boxes(
         own = own[np.argsort(dataset.indices[own])]
         passed[own] = gate(p[own], gating.gate_high, gating.gate_low)
     logit = torch.where(torch.from_numpy(passed), torch.inf, -torch.inf)
-    return model.prompt(torch.cat(cams).float(), logit)
+    return model.prompt(torch.cat(cams).float(), logit), passed
 
 
 def known(features: np.ndarray | None, which: slice | np.ndarray, device: torch.device) -> Tensor | None:

@@ -26,13 +26,17 @@ def fuse_gelu(module: nn.Module) -> None:
     Nothing changes where this build of torch has no oneDNN, or this CPU no arithmetic in the layers' precision.
     """
     layers = [layer for layer in module.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
-    for layer in layers:
-        layer.fused_gelu = True
+    like = next(layers[0].parameters())
     try:
         for probe in (nn.Linear(8, 8), nn.Conv2d(8, 8, 1)):
-            probe.to(layers[0].weight).fused_gelu = True
+            _allow(probe.to(like))
             with torch.inference_mode():
-                gelu_of(probe, layers[0].weight.new_zeros(1, 8, 8, 8))
+                gelu_of(probe, like.new_zeros(1, 8, 8, 8))
     except (AttributeError, RuntimeError):
-        for layer in layers:
-            layer.fused_gelu = False
+        return
+    for layer in layers:
+        _allow(layer)
+
+
+def _allow(layer: nn.Module) -> None:
+    layer.__dict__["fused_gelu"] = True  # a plain attribute: no parameter, no part of the state dict

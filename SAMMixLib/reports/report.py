@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import math
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from SAMMixLib.reports.montage import montage_image
 
 DISCLAIMER = "For research use only. Not for diagnosis, and not for any decision about a patient."
 MONTAGE_COUNT, MONTAGE_COLUMNS = 16, 4
+TEMPLATE = "report.html.j2"
 
 
 def write_report(
@@ -86,6 +87,9 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
         "dtype": result.dtype,
         "seconds": {stage: float(seconds) for stage, seconds in result.seconds.items()},
         "warnings": list(result.warnings),
+        "prompt_threshold": float(result.threshold),
+        "keep_threshold": float(result.keep_threshold),
+        "prompted": [bool(one) for one in result.prompted],
         "p_liver": [_defined(p, 4) for p in result.p_liver],
         "area_mm2": [_defined(area, 1) for area in result.area_mm2],
         "predicted_iou": [_defined(iou, 4) for iou in result.predicted_iou],
@@ -103,7 +107,8 @@ def chart_image(result: SegmentationResult) -> np.ndarray:
     figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained", facecolor="white")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.25))
     upper.plot(slices, result.p_liver, color="#2f5d8a", lw=1.6, marker=marker, ms=4)
-    upper.axhline(0.5, color="#9aa3ad", lw=0.8, ls=(0, (4, 3)))
+    for threshold in {result.threshold, result.keep_threshold}:
+        upper.axhline(threshold, color="#9aa3ad", lw=0.8, ls=(0, (4, 3)))
     upper.set(ylim=(-0.04, 1.04), ylabel=f"p({result.structure})", yticks=(0, 0.5, 1))
     area = np.asarray(result.area_mm2, float) / 100
     lower.plot(slices, area, color="#b4413c", lw=1.6, marker=marker, ms=4)
@@ -174,131 +179,62 @@ def write_together(directory: Path, files: dict[str, bytes]) -> None:
 # The page
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """A picture inside the page."""
+
+    kind: str  # png or jpeg
+    base64: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: np.ndarray, kind: str) -> _Picture:
+        height, width = image.shape[:2]
+        return cls(kind, base64.b64encode(_encode(image, kind)).decode(), width, height)
+
+
 def _page(
     result: SegmentationResult, figures: dict, montage: np.ndarray, chart: np.ndarray, has_reference: bool
 ) -> str:
-    title, structure = html.escape(figures["title"]), html.escape(figures["structure"])
-    found = figures["slice_range"] is not None
-    span = "none"
-    if found:
-        low, high = figures["slice_range"]
-        span = f"{low} to {high}"
-    summary = f"No {result.structure} was found"
-    if found:
-        summary = f"{result.structure.capitalize()} in slices {span}, {figures['volume_ml']:.0f} ml"
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    structure, span, summary = result.structure, "none", f"No {result.structure} was found"
+    if result.slice_range is not None:
+        span = "{} to {}".format(*result.slice_range)
+        summary = f"{structure.capitalize()} in slices {span}, {result.volume_ml:.0f} ml"
     mean = "not defined" if figures["mean_hu"] is None else f"{figures['mean_hu']:.0f} HU"
-    cards = {"Volume": f"{figures['volume_ml']:.0f} ml", f"Slices with {structure}": span, "Mean density": mean}
+    return environment.get_template(TEMPLATE).render(
+        title=figures["title"],
+        structure=structure,
+        summary=summary,
+        threshold=result.threshold,
+        keep_threshold=result.keep_threshold,
+        cards={"Volume": f"{result.volume_ml:.0f} ml", f"Slices with {structure}": span, "Mean density": mean},
+        warnings=result.warnings,
+        chart=_Picture.of(chart, "png"),
+        montage=_Picture.of(montage, "jpeg"),
+        has_reference=has_reference,
+        rows=_run_rows(figures),
+        disclaimer=DISCLAIMER,
+    )
+
+
+def _run_rows(figures: dict) -> dict[str, str]:
+    """What made the result: model, device, time, and the scan's size."""
     seconds = figures["seconds"]
     total = seconds.get("total", sum(seconds.values()))
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total")
-    rows = {
+    return {
         "Model": figures["model"] or "not named",
         "Device": f"{figures['device']}, {figures['dtype']}",
         "Time": f"{total:.1f} s" + (f" ({stages})" if stages else ""),
         "Slices in the scan": str(figures["slices"]),
         "Voxel size (k, j, i)": " x ".join(f"{step:.3g}" for step in figures["spacing_kji_mm"]) + " mm",
     }
-    return _TEMPLATE.format(
-        title=title,
-        structure=structure,
-        summary=html.escape(summary),
-        cards="".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards.items()),
-        warnings=_warnings(result.warnings),
-        chart=_picture(chart, "png", f"Probability and area of the {result.structure} in each slice. {summary}."),
-        montage=_picture(montage, "jpeg", f"Slices from superior to inferior with CAM, box and outline. {summary}."),
-        reference='<li><i class="reference"></i>reference outline</li>' if has_reference else "",
-        rows="".join(
-            f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>' for name, value in rows.items()
-        ),
-        disclaimer=DISCLAIMER,
-    )
-
-
-def _warnings(warnings: tuple[str, ...]) -> str:
-    if not warnings:
-        return ""
-    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
-    return f'<section class="warnings" aria-label="Warnings"><h2>Warnings</h2><ul>{items}</ul></section>'
-
-
-def _picture(image: np.ndarray, kind: str, alt: str) -> str:
-    height, width = image.shape[:2]
-    data = base64.b64encode(_encode(image, kind)).decode()
-    return f'<img src="data:image/{kind};base64,{data}" width="{width}" height="{height}" alt="{html.escape(alt)}">'
-
-
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light; --ink: #1d252d; --soft: #5b6670; --line: #dfe3e8; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; padding: 2.5rem 1.5rem 3rem; max-width: 62rem; background: #fff; color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }}
-h1 {{ margin: 0; font-size: 1.7rem; font-weight: 650; line-height: 1.25; overflow-wrap: anywhere; }}
-h2 {{ margin: 2.4rem 0 .7rem; font-size: 1.1rem; font-weight: 650; }}
-header p, figcaption, footer {{ color: var(--soft); }}
-header p {{ margin: .3rem 0 0; }}
-dl {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.8rem 0 0; }}
-dl div {{ flex: 1 1 9rem; padding: .8rem 1rem; border: 1px solid var(--line); border-radius: .5rem; }}
-dt {{ font-size: .85rem; color: var(--soft); }}
-dd {{ margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; }}
-figure {{ margin: 0; }}
-figcaption {{ margin-top: .6rem; font-size: .9rem; }}
-img {{ display: block; max-width: 100%; height: auto; }}
-.warnings {{ margin-top: 1.5rem; padding: .8rem 1.1rem; border-left: 4px solid #c77700; background: #fff7e8; }}
-.warnings h2 {{ margin: 0 0 .3rem; font-size: 1rem; }}
-.warnings ul {{ margin: 0; padding-left: 1.2rem; }}
-.legend {{ display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: 0 0 .7rem; padding: 0; list-style: none;
-  font-size: .9rem; color: var(--soft); }}
-.legend i {{ display: inline-block; width: 1.6rem; margin-right: .5rem; vertical-align: middle;
-  border-top: 3px solid; print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
-.legend .prediction {{ border-color: #ff4b4b; }}
-.legend .reference {{ border-color: #3ee08a; border-top-style: dashed; }}
-.legend .box {{ border-color: #ffd60a; }}
-.legend .cam {{ height: .7rem; border: 0; background: linear-gradient(90deg, #000004, #781c6d, #ed6925, #fcffa4); }}
-table {{ width: 100%; border-collapse: collapse; font-size: .95rem; }}
-th, td {{ padding: .45rem .5rem .45rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; }}
-th {{ width: 14rem; font-weight: 500; color: var(--soft); }}
-footer {{ margin-top: 2.4rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .9rem; }}
-@media (max-width: 36rem) {{ th {{ width: 9rem; }} body {{ padding: 1.5rem 1rem; }} }}
-@media print {{ body {{ padding: 0; max-width: none; font-size: 11pt; }}
-  section, figure, dl, .warnings {{ break-inside: avoid; }} }}
-</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<p>SAM-Mix segmentation in CT. <strong>{disclaimer}</strong></p>
-</header>
-<main>
-<dl>{cards}</dl>
-{warnings}
-<section>
-<h2>Along the scan</h2>
-<figure>{chart}<figcaption>Above, the classifier's probability of {structure} in each slice; below, the area of the
-mask. Shaded slices were prompted with a box.</figcaption></figure>
-</section>
-<section>
-<h2>Slices</h2>
-<ul class="legend">
-<li><i class="prediction"></i>predicted outline</li>{reference}
-<li><i class="box"></i>prompt box</li>
-<li><i class="cam"></i>class activation map, low to high</li>
-</ul>
-<figure>{montage}<figcaption>{summary}. From superior to inferior; the patient's right is on the left.
-p is the classifier's probability of {structure}.</figcaption></figure>
-</section>
-<section>
-<h2>Run</h2>
-<table><tbody>{rows}</tbody></table>
-</section>
-</main>
-<footer>{disclaimer}</footer>
-</body>
-</html>
-"""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,12 @@ from typing import Any
 import numpy as np
 
 from SAMMixLib.config import Config
-from SAMMixLib.data.slices import SliceDataset, read_slices, split_patients
+from SAMMixLib.data.slices import SliceDataset, split_patients
+from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import write_text
 
 FILE = "recipe.json"
-
-
-@dataclass
-class Source:
-    """One slice data set, see :func:`SAMMixLib.data.slices.read_slices`."""
-
-    path: str
-    hu_range: tuple[float, float] = (-40.0, 160.0)
-    middle: float = 1.0
-    exclude: list[str] = field(default_factory=list)  # patients
-    mask_value: int | None = None
 
 
 @dataclass
@@ -41,7 +31,7 @@ class Recipe:
     lists (patient, slice) of the masks to use; without a list they are drawn by the seed.
     """
 
-    sources: list[Source]
+    sources: list[DatasetSpec]
     config: Config
     validation: list[str] = field(default_factory=list)
     labelled: list[tuple[str, int]] | None = None
@@ -53,12 +43,7 @@ class Recipe:
         Raises:
             SAMMixError: a source cannot be read, or a named patient or slice is not in it.
         """
-        parts = []
-        for source in self.sources:
-            data = read_slices(
-                source.path, self.config.model.size, source.hu_range, source.middle, mask_value=source.mask_value
-            )
-            parts.append(data.select(~np.isin(data.patients, source.exclude)))
+        parts = [source.read(self.config.model.size) for source in self.sources]
         data = SliceDataset.concatenate(parts)
         names = self.validation
         if not names:
@@ -73,12 +58,8 @@ class Recipe:
 
     def save(self, folder: Path) -> None:
         """Keep the recipe in the run folder, with absolute paths."""
-        data = dataclasses.asdict(self)
-        for source in data["sources"]:
-            source["path"] = str(Path(source["path"]).resolve())
-        beside = folder / f".{FILE}.tmp"
-        beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, folder / FILE)
+        sources = [dataclasses.asdict(source) | {"path": str(Path(source.path).resolve())} for source in self.sources]
+        write_text(folder / FILE, json.dumps(dataclasses.asdict(self) | {"sources": sources}, indent=1) + "\n")
 
 
 def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
@@ -89,14 +70,11 @@ def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        sources = [Source(**source) for source in data["sources"]]
+        sources = [DatasetSpec.from_dict(source).at(data_root or Path()) for source in data["sources"]]
     except OSError as error:
         raise SAMMixError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError) as error:
         raise SAMMixError(f"{path}: not a training recipe ({error})") from None
-    for source in sources:
-        source.path = str((data_root or Path()) / source.path)
-        source.hu_range = tuple(source.hu_range)
     config = Config.from_dict(data.get("config", {}), str(path))
     labelled = data.get("labelled")
     listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]

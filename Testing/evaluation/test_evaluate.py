@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from SAMMixLib.evaluation import tables as evaluation_files
 from SAMMixLib.evaluation.bootstrap import mean, roc_auc
 from SAMMixLib.evaluation.evaluate import NO_REFERENCE, evaluate_slices, evaluate_volumes
 from SAMMixLib.evaluation.tables import as_table, write_evaluation
+from SAMMixLib.inference.slices import SlicePredictions
 
 PROVENANCE = {"data": "squares", "split": "test", "labelled_slices": 5, "seed": 7}
 
 
 @pytest.fixture
-def squares() -> tuple[np.ndarray, np.ndarray, SliceDataset]:
-    """Masks, p(liver) and data set of 8 slices: 2 hits, a miss, a false alarm, 3 without liver, 1 without reference."""
+def squares() -> tuple[SlicePredictions, SliceDataset]:
+    """Predictions and data set of 8 slices: 2 hits, a miss, a false alarm, 3 without liver, 1 without reference."""
     square = np.zeros((32, 32), bool)
     square[8:16, 8:16] = True
     none = np.zeros_like(square)
@@ -37,7 +39,15 @@ def squares() -> tuple[np.ndarray, np.ndarray, SliceDataset]:
         indices=np.arange(8),
         spacings=np.full((8, 2), 4, np.float32),
     )
-    return masks, np.array([0.9, 0.8, 0.2, 0.6, 0.1, 0.3, 0.2, 0.7]), dataset
+    p_liver = np.array([0.9, 0.8, 0.2, 0.6, 0.1, 0.3, 0.2, 0.7])
+    return SlicePredictions(masks, p_liver, p_liver >= 0.5, 0.5, 0.5, boxes=[]), dataset
+
+
+def test_liver_is_seen_where_the_model_prompts(squares):
+    found, dataset = squares
+    strict = replace(found, prompted=found.p_liver >= 0.75, threshold=0.75, keep_threshold=0.75)
+    summary = evaluate_slices(strict, dataset, "cam", PROVENANCE).summary
+    assert (summary["sensitivity"].value, summary["specificity"].value) == (2 / 4, 1)
 
 
 def test_what_counts_where(squares):
@@ -62,9 +72,9 @@ def test_what_counts_where(squares):
 
 
 def test_without_spacing_there_are_pixels_only(squares):
-    masks, p_liver, dataset = squares
+    found, dataset = squares
     dataset.spacings[:] = np.nan
-    summary = evaluate_slices(masks, p_liver, dataset, "cam", PROVENANCE).summary
+    summary = evaluate_slices(found, dataset, "cam", PROVENANCE).summary
     assert "slice_hd_mm" not in summary
     assert summary["slice_hd_px"].value == pytest.approx(8)
 
@@ -79,9 +89,9 @@ def test_the_prompt_source_is_stated(squares):
 
 
 def test_one_prediction_for_each_slice(squares):
-    masks, p_liver, dataset = squares
+    found, dataset = squares
     with pytest.raises(SAMMixError, match="one for each"):
-        evaluate_slices(masks[1:], p_liver, dataset, "cam", PROVENANCE)
+        evaluate_slices(replace(found, masks=found.masks[1:]), dataset, "cam", PROVENANCE)
 
 
 def test_intervals_are_those_of_drawing_patients():
@@ -180,7 +190,7 @@ def test_nothing_half_written_remains(squares, tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("SAMMixLib.evaluation.tables.os.replace", fail)
+    monkeypatch.setattr("SAMMixLib.files.os.replace", fail)
     with pytest.raises(SAMMixError, match="No space left"):
         write_evaluation(found, tmp_path)
     assert not list(tmp_path.iterdir())

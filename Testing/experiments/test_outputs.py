@@ -21,6 +21,7 @@ from SAMMixLib.experiments import plots
 from SAMMixLib.experiments.aggregate import lines
 from SAMMixLib.experiments.outputs import write_outputs
 from SAMMixLib.experiments.paper_figures import PAPER, published
+from SAMMixLib.inference.slices import SlicePredictions
 
 S = 32
 LITS, CURVAS = "LiTS test", "CURVAS"
@@ -50,9 +51,9 @@ def scores_of(shift: int, prompt: str, data: SliceDataset = DATA) -> dict:
     cam = prompt == "cam"
     masks = np.array([square(shift), square(), NONE if cam else square(), square() if cam else NONE, NONE, square()])
     provenance = {"data": "squares", "split": "test", "labelled_slices": 5, "seed": 0}
-    everything = json.loads(
-        as_json(evaluate_slices(masks[: len(data)], np.full(len(data), 0.9), data, prompt, provenance))
-    )
+    seen = np.full(len(data), True)
+    found = SlicePredictions(masks[: len(data)], np.where(seen, 0.9, 0.0), seen, 0.5, 0.5, boxes=[])
+    everything = json.loads(as_json(evaluate_slices(found, data, prompt, provenance)))
     return {key: everything[key] for key in ("summary", "slices")}
 
 

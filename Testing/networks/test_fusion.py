@@ -65,4 +65,5 @@ def test_without_onednn_nothing_is_fused(monkeypatch):
     layer, x = layers_and_inputs()[0]
     monkeypatch.setattr(fusion.torch.ops, "mkldnn", Missing(), raising=False)
     fuse_gelu(layer)
-    assert not layer.fused_gelu and torch.equal(gelu_of(layer, x), F.gelu(layer(x)))
+    with torch.inference_mode():  # a fused layer would ask for oneDNN here
+        assert torch.equal(gelu_of(layer, x), F.gelu(layer(x)))

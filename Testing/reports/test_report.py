@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.reports.montage import COLOURS, TILE, montage_image, montage_slices
-from SAMMixLib.reports.report import DISCLAIMER, check_report, write_report
+from SAMMixLib.reports.report import DISCLAIMER, chart_image, check_report, write_report
 
 FILES = ["chart.png", "montage.png", "report.html", "report.json"]
 S = 64
@@ -37,6 +37,9 @@ def result_of(slices: int, liver: range) -> SegmentationResult:
         cams=np.where(masks, 0.8, 0).astype(np.float16),
         boxes=[[(8, 18, 31, 41)] if k in liver else [] for k in range(slices)],
         p_liver=np.array([0.97 if k in liver else 0.02 for k in range(slices)], np.float32),
+        prompted=np.array([k in liver for k in range(slices)]),
+        threshold=0.7,
+        keep_threshold=0.28,
         predicted_iou=np.array([0.9 if k in liver else 0 for k in range(slices)], np.float32),
         spacing=(5.0, 2.0, 2.0),
         volume_ml=float(area.sum() * 5 / 1000),
@@ -124,6 +127,18 @@ def test_page_and_json_give_the_figures(result, tmp_path):
     assert figures["slice_range"] == [4, 14]
     assert figures["mean_hu"] == 104
     assert len(figures["p_liver"]) == len(figures["area_mm2"]) == 20
+
+
+def test_the_models_own_thresholds_are_told_and_drawn(result, tmp_path):
+    figures = json.loads((write_report(result, tmp_path, "case").parent / "report.json").read_text())
+    assert (figures["prompt_threshold"], figures["keep_threshold"]) == (0.7, 0.28)
+    assert figures["prompted"] == [4 <= k < 15 for k in range(20)]
+    words = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
+    assert "one of them reaches 0.70 and each reaches 0.28" in words
+    two, one = (chart_image(replace(result, keep_threshold=low)) for low in (0.28, 0.7))
+    other = two != one
+    rows, columns = np.flatnonzero(other.any((1, 2))), np.flatnonzero(other.any((0, 2)))
+    assert np.ptp(rows) < 6 and np.ptp(columns) > 1000  # one line more, across the chart
 
 
 def test_text_of_others_is_escaped(result, tmp_path):

@@ -18,13 +18,14 @@ import torch
 from SAMMixLib.config import PRESETS, Config
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import SliceDataset
+from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.inference.slices import mean_dice, predict_slices
 from SAMMixLib.models.bundle import load_bundle, open_bundle
 from SAMMixLib.progress import silent
 from SAMMixLib.training.checkpoint import trained_state
 from SAMMixLib.training.loaders import SliceBatches, batch_indices
-from SAMMixLib.training.recipe import Recipe, Source, read_recipe
+from SAMMixLib.training.recipe import Recipe, read_recipe
 from SAMMixLib.training.trainer import Trainer, check_split, check_training_sets, learning_rate_scale, validation_subset
 
 
@@ -226,16 +227,16 @@ def test_bad_sets_are_refused_before_anything_starts(sets):
 
 
 def test_recipe_lists_slices_and_survives_its_folder(npz_folder, tmp_path):
-    recipe = Recipe([Source(str(npz_folder))], tiny_config(), ["b"], [("a", 5), ("a", 6)])
+    recipe = Recipe([DatasetSpec(str(npz_folder))], tiny_config(), ["b"], [("a", 5), ("a", 6)])
     recipe.save(tmp_path)
     train, validation, labelled = read_recipe(tmp_path / "recipe.json").read()
     assert train.patient_names() == ["a"] and validation.patient_names() == ["b"]
     assert train.indices[labelled].tolist() == [5, 6]
-    other = Recipe([Source(str(npz_folder), mask_value=9)], tiny_config(), ["b"])
+    other = Recipe([DatasetSpec(str(npz_folder), mask_value=9)], tiny_config(), ["b"])
     assert not other.read()[0].labels.any(), "nothing in the masks has this value"
     for listed, word in (([("a", 99)], "not in the training set"), ([("c", 5)], "patient c")):
         with pytest.raises(SAMMixError, match=word):
-            Recipe([Source(str(npz_folder))], tiny_config(), ["b"], listed).read()
+            Recipe([DatasetSpec(str(npz_folder))], tiny_config(), ["b"], listed).read()
 
 
 def test_learning_rate_and_validation_subset(sets):

@@ -29,21 +29,25 @@ EXPANSION = 4
 class ConvNorm(nn.Sequential):
     """A bias-free convolution and its batch norm."""
 
+    c: nn.Conv2d
+    bn: nn.BatchNorm2d
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
+        self.c = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
 
     @torch.no_grad()
     def fused(self) -> nn.Conv2d:
         """One convolution with a bias that does the same in evaluation mode."""
         conv, norm = self.c, self.bn
+        assert norm.running_mean is not None and norm.running_var is not None  # it tracks them by default
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        fused = nn.Conv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
-        ).to(conv.weight)
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        fused = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, kernel // 2, groups=conv.groups)
+        fused.to(conv.weight)
         fused.weight.copy_(conv.weight * scale[:, None, None, None])
-        fused.bias.copy_(norm.bias - norm.running_mean * scale)
+        fused.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
         return fused
 
 
@@ -90,6 +94,8 @@ class PatchMerging(nn.Module):
 
 class Attention(nn.Module):
     """Multi-head attention inside one window, with a learned bias for each distance between two tokens."""
+
+    distance: Tensor
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
