@@ -19,37 +19,38 @@ from SAMMixLib.structure import ALTERED, Structure
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SUFFIX = ".dcm"
 MAKER, PRODUCT = "SAMMix", "SAM-Mix"
 ALGORITHM = "SAM-Mix"
 
 
-def series_files(path: Path, series_uid: str = "") -> list[Path]:
-    """The files below a folder, or beside a file, that belong to one CT series.
+def series_files(path: Path, mask: sitk.Image, series: str = "") -> list[Path]:
+    """The files of the CT series that a mask was made of: below a folder, or beside one file of the series.
 
     Args:
-        series_uid: of the series; without one there must be only one.
+        mask: on the series' grid, which tells it from others of the folder.
+        series: its UID; anything else leaves the choice to the grid.
 
     Raises:
-        SAMMixError: no such series, or several and no choice.
+        SAMMixError: no series lies on the grid of the mask, or several do.
     """
     _needed()
-    from pydicom import dcmread
-
-    folder = path if path.is_dir() else path.parent
     found: dict[str, list[Path]] = {}
-    own = ""
-    for file in sorted(folder.rglob("*") if path.is_dir() else folder.iterdir()):
-        if file.is_file() and (header := _header(dcmread, file)) is not None and header.get("Modality") == "CT":
-            uid = str(header.get("SeriesInstanceUID", ""))
-            found.setdefault(uid, []).append(file)
-            own = uid if file == path else own
-    wanted = series_uid or own
-    if wanted in found:
-        return found[wanted]
-    if not wanted and len(found) == 1:
-        return next(iter(found.values()))
-    raise SAMMixError(f"{path}: {len(found)} CT series, none of them chosen by its UID; give --series UID")
+    for file in sorted(path.rglob("*") if path.is_dir() else path.parent.iterdir()):
+        if file.is_file() and (header := _header(file)) is not None and header.get("Modality") == "CT":
+            found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
+    if series in found:
+        return found[series]
+    fitting = [files for files in found.values() if _fits(mask, files, path)]
+    if len(fitting) != 1:
+        raise SAMMixError(f"{path}: {len(fitting)} CT series lie on the mask's grid; name one with --series UID")
+    return fitting[0]
+
+
+def _fits(mask: sitk.Image, files: Sequence[Path], path: Path) -> bool:
+    try:
+        return bool(_on_grid(mask, files, path))
+    except (SAMMixError, AttributeError):  # an image without position is none of the mask's
+        return False
 
 
 def check_sources(path: Path, output: Path) -> None:
@@ -130,7 +131,6 @@ def write_measurements(segmentation: Path, path: Path, sources: Sequence[Path]) 
     images = _headers(sources)
     found = highdicom.seg.segread(segmentation)
     segment = found.get_segment_description(1)
-    label = "1"
     volume = sr.Measurement(
         name=codes.SCT.Volume,
         value=round(_volume_ml(found), 3),
@@ -166,7 +166,7 @@ def write_measurements(segmentation: Path, path: Path, sources: Sequence[Path]) 
         series_number=_series_number(images[0], 2),
         series_instance_uid=highdicom.UID(),
         sop_instance_uid=highdicom.UID(),
-        instance_number=int(label),
+        instance_number=1,
         manufacturer=MAKER,
         is_complete=True,
         is_final=False,
@@ -182,7 +182,7 @@ def _segment(structure: Structure, model: str) -> Any:
     def code(value: str, meaning: str) -> Code:
         return Code(value, "SCT", meaning)
 
-    lightness = highdicom.color.CIELabColor.from_rgb(*structure.color)
+    color = highdicom.color.CIELabColor.from_rgb(*structure.color)
     return highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label=structure.name,
@@ -199,7 +199,7 @@ def _segment(structure: Structure, model: str) -> Any:
         anatomic_regions=[code("10200004", "Liver")] if structure.category == ALTERED else None,
         tracking_uid=highdicom.UID(),
         tracking_id=structure.name,
-        display_color=lightness,
+        display_color=color,
     )
 
 
@@ -260,7 +260,8 @@ def _save(dataset: Any, path: Path) -> None:
         raise SAMMixError(f"{path}: not written ({error.strerror}); free some disk space") from None
 
 
-def _header(dcmread: Any, file: Path) -> Any:
+def _header(file: Path) -> Any:
+    from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     try:
