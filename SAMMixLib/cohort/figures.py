@@ -11,7 +11,7 @@ from SAMMixLib.inference.quality import slices_to_review
 from SAMMixLib.inference.results import SegmentationResult
 
 
-def figures_of(result: SegmentationResult, segmenter: Any) -> dict[str, Any]:
+def figures_of(result: SegmentationResult) -> dict[str, Any]:
     """Figures as plain JSON values; one that is not defined is None.
 
     ``quality`` is SAM's own estimate of the Dice-like overlap (predicted IoU, 0 to 1), the mean over the slices that it
@@ -21,7 +21,6 @@ def figures_of(result: SegmentationResult, segmenter: Any) -> dict[str, Any]:
     weights = np.where(looked, result.area_mm2, 0)
     quality = float(np.average(result.predicted_iou, weights=weights)) if weights.sum() > 0 else None
     first, last = result.slice_range or (None, None)
-    gate = segmenter.config.volume.gate_high
     return {
         "volume_ml": round(float(result.volume_ml), 3),
         "first_slice": first,
@@ -29,7 +28,7 @@ def figures_of(result: SegmentationResult, segmenter: Any) -> dict[str, Any]:
         "slices": len(result.p_liver),
         "mean_hu": round(float(result.mean_hu), 2) if math.isfinite(result.mean_hu) else None,
         "quality": None if quality is None else round(quality, 4),
-        "review": slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, gate),
+        "review": slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, result.threshold),
         "spacing_kji_mm": [round(float(step), 5) for step in result.spacing],
         "structure": result.structure,
         "device": result.device,

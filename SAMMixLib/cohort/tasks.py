@@ -200,7 +200,7 @@ def _segmented(
         "warnings": list(result.warnings),
         "seconds": round(time.perf_counter() - started, 3),
         "versions": versions(),
-        **figures_of(result, segmenter),
+        **figures_of(result),
     }
 
 

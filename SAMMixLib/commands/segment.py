@@ -23,7 +23,7 @@ def add_command(commands) -> None:
     )
     parser.add_argument("--series", help="which DICOM series of the folder: its number or UID")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with chart and montage here")
-    parser.add_argument("--viewer", action="store_true", help="with --report: the CT and its mask in a page of its own")
+    parser.add_argument("--viewer", action="store_true", help="with --report: CT and mask in a page")
     parser.add_argument("--measurements", type=Path, metavar="FILE", help="with .dcm: a DICOM report (TID 1500) here")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -61,8 +61,7 @@ def run(options: argparse.Namespace) -> dict:
         from SAMMixLib.inference.quality import slices_to_review
         from SAMMixLib.reports.viewer import write_viewer
 
-        gate = segmenter.config.volume.gate_high
-        review = slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, gate)
+        review = slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, result.threshold)
         print(f"viewer: {write_viewer(volume, mask, review, options.report)}")
     return report_figures(result, volume.name) | {"output": str(options.output)}
 
