@@ -9,11 +9,23 @@ import sys
 from collections.abc import Sequence
 
 from SAMMixLib import __version__
-from SAMMixLib.commands import bench, collect, demo, evaluate, experiment, finetune, models, segment, suggest, train
+from SAMMixLib.commands import (
+    bench,
+    cohort,
+    collect,
+    demo,
+    evaluate,
+    experiment,
+    finetune,
+    models,
+    segment,
+    suggest,
+    train,
+)
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.process import make_streams_safe, tune_process
 
-COMMANDS = (segment, collect, suggest, train, finetune, evaluate, experiment, models, demo, bench)
+COMMANDS = (segment, cohort, collect, suggest, train, finetune, evaluate, experiment, models, demo, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
