@@ -25,6 +25,9 @@ CHOICES = {
 }
 
 
+FORMER_NAMES = {"presence": "prompt_threshold"}
+"""Entries in bundles and configs written by earlier versions."""
+
 LEAST = {
     "size": 32, "lora_rank": 1, "lora_blocks": 1, "backbone_size": 64, "labelled_slices": 0, "seed": 0, "epochs": 1,
     "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "labelled_views": 0,
@@ -44,11 +47,12 @@ class ModelConfig:
     classifier: str = "resnet38"  # or a head on the SAM encoder's own features
     classifier_width: float = 1.0  # 1 is the paper's ResNet38
     cam_difference: bool = False  # liver minus background instead of the liver map
-    omega: float = 0.5  # eq. 6
-    # Below this p(liver) a slice gets no prompt and an empty mask. Training puts in the best on validation slices.
-    presence: float = 0.5
+    omega: float = 0.5  # of the largest CAM value: the threshold of the binary mask
+    # Below this p(liver) a slice on its own gets no prompt and an empty mask: a fallback box would invent liver.
+    # Training puts in the best on validation slices.
+    prompt_threshold: float = 0.5
 
-    regions: str = "one"  # eq. 8
+    regions: str = "one"  # of the mask that get a box
     padding: float = 0.0  # pixels added on each side of the box
     dense_mask: bool = False  # the CAM mask as SAM's dense prompt, drawn in the figure, not in the text
 
@@ -77,7 +81,7 @@ class VolumeConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Joint training, eq. 3 plus eq. 9."""
+    """Joint training: the classification loss plus the segmentation loss."""
 
     labelled_slices: int | None = 50  # masks used; None is every mask there is
     seed: int = 0
@@ -135,6 +139,7 @@ class Config:
 
 def _part(kind: Any, values: dict[str, Any], source: str) -> Any:
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    values = {FORMER_NAMES.get(name, name): value for name, value in values.items()}
     for name, value in values.items():
         if name not in fields:
             raise SAMMixError(f"{source}: unknown entry {name!r}; known are {', '.join(fields)}")

@@ -1,10 +1,12 @@
-"""Files that are whole or not there, and their hashes."""
+"""Files and folders that are whole or not there, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,48 @@ def atomic(path: str | Path, durable: bool = False) -> Iterator[Path]:
             sync(path.parent)  # the name, too
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder beside `folder` to fill. It takes the place of `folder` when the block ends, and goes if it fails.
+
+    An older folder steps aside first, is removed last, and comes back where the new one cannot be renamed. So nobody
+    reads a folder that is half old and half new.
+
+    Raises:
+        OSError: from the block, or a folder cannot be made or renamed.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "model"
+    >>> with atomic_folder(target) as beside:
+    ...     _ = (beside / "card.json").write_text("{}")
+    >>> [path.name for path in target.iterdir()]
+    ['card.json']
+    """
+    folder = Path(folder)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)  # mkdtemp's are private
+        _swap_in(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _swap_in(beside: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    replaced = folder.exists()
+    if replaced:
+        folder.rename(old)
+    try:
+        beside.rename(folder)
+    except OSError:
+        if replaced:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -86,6 +86,8 @@ SPLEEN = Structure("spleen", (157, 108, 162), "78961009", "Spleen")
 KIDNEY = Structure("kidney", (185, 102, 83), "64033007", "Kidney", single=False)
 TUMOUR = Structure("tumour", (144, 238, 144), "4147007", "Mass", ALTERED, single=False)
 KNOWN = (LIVER, SPLEEN, KIDNEY, TUMOUR)
+SRT = {LIVER.code: "T-62000", SPLEEN.code: "T-C3000", KIDNEY.code: "T-71000"}
+"""Older codes, as DICOM and Slicer before 5.0 wrote them."""
 
 
 def structure_named(name: str) -> Structure:

@@ -123,7 +123,7 @@ def test_what_cmake_installs_is_what_the_module_looks_for(installed):
 
 def test_the_installed_library_finds_its_starter(installed):
     code = (
-        "import SAMMixLib; from SAMMixLib.models.bundle import open_bundle, verify_bundle;"
+        "import SAMMixLib; from SAMMixLib.models.card import open_bundle, verify_bundle;"
         "from SAMMixLib.models.registry import find_model; verify_bundle(open_bundle(find_model('starter')));"
         "print(SAMMixLib.__file__, find_model('starter'))"
     )

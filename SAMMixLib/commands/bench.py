@@ -41,7 +41,9 @@ def run(options: argparse.Namespace) -> dict:
         read_volume(ct)  # bad input is refused before anything is timed
         runs = []
         for dtype in dict.fromkeys((options.dtype, "float32")):
-            segmenter = Segmenter.from_bundle(bundle, options.device, dtype, options.batch_size, options.base_weights)
+            segmenter = Segmenter.from_bundle(
+                bundle, options.device, dtype, batch_size=options.batch_size, base_weights=options.base_weights
+            )
             runs.append(time_segmentation(segmenter, ct, Path(folder) / "mask.nrrd", progress))
             print(_table(runs[-1]))
             if dtype == options.dtype:

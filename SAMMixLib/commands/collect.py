@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-import sys
 from pathlib import Path
 
+from SAMMixLib.commands.common import print_warnings
 from SAMMixLib.data.training_set import CARD, TrainingSet, patient_name
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.structure import LIVER, structure_named
@@ -44,16 +45,21 @@ def run(options: argparse.Namespace) -> dict:
 
     if options.mask is None and options.slices is None and not options.no_structure:
         raise SAMMixError("nothing to collect; give --mask, --slices or --no-structure")
+    if options.set.exists() and os.path.samefile(options.set, options.scan):
+        raise SAMMixError(f"{options.set}: is the scan itself; choose another folder for the training set")
     structure = structure_named(options.structure) if options.structure else None
     opened = TrainingSet.open(options.set) if (options.set / CARD).exists() else None
     if opened and structure and opened.structure != structure:
         raise SAMMixError(f"{options.set}: is a training set of {opened.structure.name}; choose another --set")
 
     volume = read_volume(options.scan, options.series)
-    for warning in volume.warnings:
-        print(f"sammix: warning: {warning}", file=sys.stderr)
+    print_warnings(volume.warnings)
     stack = volume.axial()
-    mask = None if options.mask is None else axial_mask(options.mask, volume, options.mask_value)
+    mask = (
+        None
+        if options.mask is None
+        else axial_mask(options.mask, volume, options.mask_value, opened.structure if opened else structure or LIVER)
+    )
     total, without = len(stack.array), options.no_structure
     chosen = options.slices
     if chosen is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SAMMixLib.models.registry import find_model
+from SAMMixLib.errors import SAMMixError
 from SAMMixLib.paths import STARTER
 from SAMMixLib.progress import Progress
 
@@ -42,8 +44,54 @@ def load_segmenter(options: argparse.Namespace) -> Segmenter:
     from SAMMixLib.inference.segmenter import Segmenter
 
     return Segmenter.from_bundle(
-        find_model(options.model), options.device, options.dtype, options.batch_size, options.base_weights
+        options.model,
+        options.device,
+        options.dtype,
+        batch_size=options.batch_size,
+        base_weights=options.base_weights,
     )
+
+
+def add_overwrite_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that SAMMix has not written; never an input"
+    )
+
+
+def check_files(folder: Path, marks: Mapping[str, bytes], overwrite: bool, inputs: Iterable[str | Path]) -> None:
+    """Make sure, before the long work, that files can be written into a folder and destroy nothing that is not ours.
+
+    Args:
+        folder: made later if it is missing.
+        marks: the files' names, each with what a file of this name by us holds.
+        overwrite: whether others may be replaced.
+        inputs: what is read, and never replaced.
+
+    Raises:
+        SAMMixError: the folder cannot be used or is an input; a file is an input, cannot be replaced, or is not ours.
+    """
+    from SAMMixLib.imaging.writing import check_output_folder, check_replaceable
+
+    inputs = list(inputs)
+    check_output_folder(folder, inputs)
+    for name, mark in marks.items():
+        path = folder / name
+        if not os.path.lexists(path):
+            continue
+        check_replaceable(path, inputs)
+        if not overwrite and mark not in path.read_bytes():
+            raise SAMMixError(f"{path}: is there and not written by SAMMix; choose another place, or add --overwrite")
+
+
+def check_report(folder: Path, overwrite: bool, inputs: Iterable[str | Path]) -> None:
+    """:func:`check_files` of a report."""
+    marks = {"report.html": b"SAMMix", "report.json": b'"volume_ml"', "montage.png": b"PNG", "chart.png": b"PNG"}
+    check_files(folder, marks, overwrite, inputs)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"sammix: warning: {warning}", file=sys.stderr)
 
 
 @contextmanager

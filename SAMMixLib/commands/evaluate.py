@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SAMMixLib.commands.common import add_model_options, load_segmenter, progress_bar
+from SAMMixLib.commands.common import add_model_options, add_overwrite_option, check_files, load_segmenter, progress_bar
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.registry import find_model
 
@@ -32,15 +33,29 @@ def add_command(commands) -> None:
     parser.add_argument("--prompt", choices=("cam", "oracle"),
                         help="prompt source (default: cam; of mask files: not stated)")  # fmt: skip
     parser.add_argument(
-        "--gate", action="store_true", help="decide on presence along z, as for a scan, not for each slice alone"
+        "--gate",
+        action="store_true",
+        help="decide along z which slices get a prompt, as for a scan",
     )
     parser.add_argument("--split", default="not stated", help="what these patients are to the model, for the record")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
+    add_overwrite_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
 
+WRITTEN = {  # the files of an evaluation, and what each holds
+    "slices.csv": b"patient",
+    "volumes.csv": b"patient",
+    "evaluation.json": b'"provenance"',
+    "evaluation.md": b"|",
+}
+
+
 def run(options: argparse.Namespace) -> dict:
+    if options.output:
+        inputs = [*(options.data or ()), *filter(None, (options.masks, options.references))]
+        check_files(options.output, WRITTEN, options.overwrite, inputs)
     from SAMMixLib.evaluation.tables import as_json, as_table, write_evaluation
 
     with progress_bar() as progress:
@@ -53,10 +68,12 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
+    import torch
+
     from SAMMixLib.data.slices import SliceDataset, read_slices
     from SAMMixLib.evaluation.evaluate import evaluate_slices
-    from SAMMixLib.inference.slices import predict_slices
-    from SAMMixLib.models.bundle import open_bundle
+    from SAMMixLib.inference.slices import SlicePredictor
+    from SAMMixLib.models.card import open_bundle
 
     prompt = options.prompt or "cam"
     segmenter = load_segmenter(options)
@@ -68,8 +85,10 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
         if unknown:
             raise SAMMixError(f"patient {unknown[0]} is not in the data; check the names")
         data = data.select([name in options.patients for name in data.patients])
-    gating = segmenter.config.volume if options.gate else None
-    found = predict_slices(segmenter.model, data, prompt, options.batch_size, gating=gating, progress=progress)
+    # The model has its precision; autocast would add another.
+    runtime = replace(segmenter.runtime, dtype=torch.float32, progress=progress)
+    predict = SlicePredictor(segmenter.model, runtime, segmenter.config.volume if options.gate else None)
+    found = predict(data, prompt)
     training = open_bundle(find_model(options.model)).card["training"]
     provenance = {
         "model": segmenter.name,

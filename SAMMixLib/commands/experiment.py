@@ -58,14 +58,12 @@ def run(options: argparse.Namespace) -> dict:
 
 def _one(options: argparse.Namespace, protocol, folder: Path) -> dict:
     from SAMMixLib.experiments.runner import chosen_cells
-    from SAMMixLib.experiments.runs import run_cell
-    from SAMMixLib.inference.device import choose_device, choose_dtype
+    from SAMMixLib.experiments.runs import Workplace, run_cell
+    from SAMMixLib.inference.device import Runtime
 
     (cell,) = chosen_cells(protocol, [options.cell])
-    device, _ = choose_device(options.device)
-    dtype = choose_dtype(device, options.dtype)
     with progress_bar() as progress:
-        result = run_cell(
-            protocol, cell, options.data_root, folder, device, dtype, progress, print, options.base_weights
-        )
+        runtime = Runtime.choose(options.device, options.dtype).told(progress)
+        place = Workplace(options.data_root, folder, runtime, options.base_weights)
+        result = run_cell(protocol, cell, place, print)
     return {key: result[key] for key in ("row", "seed", "labelled_slices", "processor_seconds")}

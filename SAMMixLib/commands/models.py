@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import zipfile
 from pathlib import Path
 
+from SAMMixLib.commands.common import add_overwrite_option
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import open_bundle, verify_bundle
+from SAMMixLib.models.card import CARD, open_bundle, verify_bundle
 from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
 from SAMMixLib.paths import models_folder
 
@@ -33,6 +36,7 @@ def add_command(commands) -> None:
             action.add_argument("model", help="name or folder of the bundle")
         if name == "export":
             action.add_argument("target", type=Path, metavar="FILE.zip")
+            add_overwrite_option(action)
         action.set_defaults(run=run)
 
 
@@ -89,6 +93,22 @@ def _import(options: argparse.Namespace) -> dict:
 
 
 def _export(options: argparse.Namespace) -> dict:
+    from SAMMixLib.imaging.writing import check_replaceable
+
+    if os.path.lexists(options.target):
+        check_replaceable(options.target)
+        if not options.overwrite and not _is_exported(options.target):
+            raise SAMMixError(
+                f"{options.target}: is there and no exported model; choose another name, or add --overwrite"
+            )
     target = export_model(options.model, options.target)
     print(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB")
     return {"model": options.model, "file": str(target)}
+
+
+def _is_exported(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == CARD for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False

@@ -20,7 +20,7 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.data.training_set import TrainingSet, patient_name
     from SAMMixLib.imaging.volume import read_volume
-    from SAMMixLib.inference.active_learning import choose, doubts, joined, reason
+    from SAMMixLib.inference.active_learning import candidates, facility_location, joined, reason
     from SAMMixLib.inference.scan import Scan
 
     entries = TrainingSet.open(options.set).entries() if options.set else []
@@ -33,13 +33,13 @@ def run(options: argparse.Namespace) -> dict:
             scan.segment(progress)
             name = patient_name(scan.volume.name, scan.stack.array, scan.stack.spacing)
             labelled = [k for k in range(len(scan.slices)) if (name, k) in masks]
-            found.append(doubts(scan, labelled))
+            found.append(candidates(scan, labelled))
             known += [k in labelled for k in found[-1].slices]
             where += [path] * len(found[-1].slices)
     every = joined(found)
     rows = [
         {"ct": str(where[n]), "slice": int(every.slices[n]), "reason": reason(every, n)}
-        for n in choose(every, known, options.count)
+        for n in facility_location(every, known, options.count)
     ]
     for row in rows:
         print(f"{row['ct']}: slice {row['slice']}, {row['reason']}")

@@ -24,114 +24,100 @@ def add_command(commands) -> None:
         "--data", nargs="+", metavar="PATH", help="slice data sets: .npz, .hdf5, LiTS, TotalSegmentator, pairs"
     )
     what.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe such as Resources/recipes/starter.json")
-    what.add_argument("--slices", type=Path, metavar="SET", help="a training set: a model goes on from --model")
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     what.add_argument("--print-config", action="store_true", help="print the config as JSON and stop")
+    what.add_argument("--slices", type=Path, help=argparse.SUPPRESS)  # the former name of: sammix finetune SET
     parser.add_argument("-o", "--output", type=Path, metavar="RUN", help="run folder, made new")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where a recipe's relative paths start")
-    parser.add_argument(
-        "--preset", choices=[*PRESETS, *FINE_TUNING], help="default: starter; with --slices quick (or full)"
-    )
-    parser.add_argument("--model", default="starter", help="with --slices: where to go on from (default: starter)")
-    parser.add_argument("--name", help="with --slices: keep the new model under this name, if it is better")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="with --recipe: where its relative paths start")
+    parser.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)} (default: starter)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a config as JSON instead of a preset")
-    parser.add_argument("--hu-range", nargs=2, type=float, default=(-40.0, 160.0), metavar=("LO", "HI"),
-                        help="HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
-    parser.add_argument("--validation", nargs="+", default=[], metavar="PATIENT", help="default: a fifth, by the seed")
+    parser.add_argument("--hu-range", nargs=2, type=float, metavar=("LO", "HI"),
+                        help="with --data: HU of 0 and 255 in uint8 .npz images (default: -40 160)")  # fmt: skip
+    parser.add_argument(
+        "--validation", nargs="+", metavar="PATIENT", help="with --data: held out (default: a fifth, by the seed)"
+    )
     parser.add_argument(
         "--labelled", type=positive, metavar="N", help="use N masks, spread over the patients by the seed"
     )
     parser.add_argument(
-        "--labelled-list", type=Path, metavar="CSV", help="use the masks of these: columns patient, slice"
+        "--labelled-list", type=Path, metavar="CSV", help="with --data: use the masks of these: columns patient, slice"
     )
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--model", default="starter", help=argparse.SUPPRESS)  # with --slices
+    parser.add_argument("--name", help=argparse.SUPPRESS)  # with --slices
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
     add_device_options(parser)
     parser.set_defaults(run=run)
 
 
+FOREIGN = {  # options that a mode would pass over in silence
+    "resume": ("output", "data_root", "preset", "config", "hu_range", "validation", "labelled", "labelled_list",
+               "epochs", "seed"),
+    "recipe": ("preset", "config", "hu_range", "validation", "labelled", "labelled_list", "epochs", "seed"),
+    "data": ("data_root",),
+    "print_config": ("output", "data_root", "hu_range", "validation", "labelled_list"),
+}  # fmt: skip
+
+
 def run(options: argparse.Namespace) -> dict:
-    if options.print_config:
+    if options.slices:
+        from SAMMixLib.commands import finetune
+
+        options.set, options.seed = options.slices, options.seed or 0
+        return finetune.run(options)
+    mode = next(name for name in FOREIGN if getattr(options, name))
+    for name in FOREIGN[mode]:
+        if getattr(options, name) is not None:
+            said, option = (f"--{each.replace('_', '-')}" for each in (mode, name))
+            raise SAMMixError(f"{option} has no effect with {said}; leave it out")
+    if mode == "print_config":
         config = _config(options)
         print(json.dumps(config.to_dict(), indent=1))
         return config.to_dict()
+    return _train(options, resume=mode == "resume")
 
-    from SAMMixLib.inference.device import choose_device, choose_dtype
+
+def _train(options: argparse.Namespace, resume: bool) -> dict:
+    from SAMMixLib.inference.device import Runtime, choose_device
     from SAMMixLib.training.recipe import FILE, read_recipe
-    from SAMMixLib.training.trainer import Trainer
+    from SAMMixLib.training.sets import TrainingData
+    from SAMMixLib.training.trainer import Trainer, new_model
 
-    if options.slices:
-        return _fine_tune(options)
-    if options.resume:
-        folder = options.resume
-        recipe = read_recipe(folder / FILE)
-    else:
-        recipe = _recipe(options)
-    train, validation, labelled = recipe.read()
-    device, reason = choose_device(options.device)
-    if not options.resume:
-        folder = _new_folder(options.output)
-    dtype = choose_dtype(device, options.dtype)
+    recipe = read_recipe(options.resume / FILE) if resume else _recipe(options)
+    data = TrainingData(*recipe.read())
+    folder = options.resume if resume else _new_folder(options.output)
     try:
-        trainer = Trainer(
-            recipe.config, train, validation, folder, recipe.record, labelled, device, dtype, options.base_weights
-        )
+        with progress_bar() as progress:
+            runtime = Runtime.choose(options.device, options.dtype).told(progress)
+            data.check()
+            model = new_model(recipe.config, options.base_weights)
+            trainer = Trainer(recipe.config, data, folder, model, runtime)
+            trainer.record = recipe.record
+            if not resume:
+                recipe.save(folder)
+            counts = ", ".join(f"{name} {count:,}" for name, count in trainer.trainable.items())
+            print(f"device: {choose_device(options.device)[1]}; trainable parameters: {counts}")
+            print(
+                f"{len(data.train)} slices with image-level labels, {len(trainer.labelled)} masks, "
+                f"{trainer.steps} steps"
+            )
+            trainer.resume()
+            trainer.run(print)
     except BaseException:
-        if not options.resume:
-            folder.rmdir()  # still empty: a run that cannot start leaves nothing
+        if not resume and not any(folder.iterdir()):
+            folder.rmdir()  # a run that cannot start leaves nothing
         raise
-    if not options.resume:
-        recipe.save(folder)
-    counts = ", ".join(f"{name} {count:,}" for name, count in trainer.trainable.items())
-    print(f"device: {reason}; trainable parameters: {counts}")
-    print(f"{len(train)} slices with image-level labels, {len(trainer.labelled)} masks, {trainer.steps} steps")
-    trainer.resume()
-    with progress_bar() as progress:
-        bundle = trainer.run(progress, print)
-    print(
-        f"best epoch: score {trainer.state.best_score:.4f} on validation patients (prompt source cam); bundle: {bundle}"
-    )
-    return {"bundle": str(bundle), "score": trainer.state.best_score, "prompt": "cam"}
-
-
-def _fine_tune(options: argparse.Namespace) -> dict:
-    from SAMMixLib.inference.device import choose_device, choose_dtype
-    from SAMMixLib.models.registry import import_model
-    from SAMMixLib.training.finetuning import fine_tune
-
-    if options.output is None:
-        raise SAMMixError("give the run folder with -o RUN; a run that was killed goes on there")
-    device, reason = choose_device(options.device)
-    print(f"device: {reason}")
-    with progress_bar() as progress:
-        tuned = fine_tune(
-            options.slices,
-            options.model,
-            options.output,
-            options.preset or "quick",
-            options.seed or 0,
-            device,
-            choose_dtype(device, options.dtype),
-            progress,
-            base_weights=options.base_weights,
-        )
-    print(
-        f"{tuned.masks} masks, {tuned.labels} image-level labels; on {len(tuned.held_out)} slices held out Dice "
-        f"{tuned.before:.3f} before, {tuned.after:.3f} now (prompt source cam); bundle: {tuned.bundle}"
-    )
-    if tuned.warning:
-        print(tuned.warning)
-    elif options.name:
-        print(f"kept as {import_model(tuned.bundle, options.name).folder.name}")
-    figures = {"before": tuned.before, "after": tuned.after, "better": tuned.better, "seconds": tuned.seconds}
-    return {"bundle": str(tuned.bundle), "prompt": "cam", **figures}
+    bundle, score = folder / "bundle", trainer.state.best_score
+    print(f"best epoch: score {score:.4f} on validation patients (prompt source cam); bundle: {bundle}")
+    return {"bundle": str(bundle), "score": score, "prompt": "cam"}
 
 
 def _config(options: argparse.Namespace) -> Config:
     preset = options.preset or "starter"
     if not options.config and preset not in PRESETS:
-        raise SAMMixError(f"--preset {preset}: is for --slices; take {' or '.join(PRESETS)}")
+        other = "; quick and full are for: sammix finetune SET" if preset in FINE_TUNING else ""
+        raise SAMMixError(f"--preset {preset}: take {' or '.join(PRESETS)}{other}")
     config = read_config(options.config) if options.config else PRESETS[preset]
     if options.seed is not None and options.seed < 0:
         raise SAMMixError(f"--seed {options.seed}: should be at least 0")
@@ -147,8 +133,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.recipe:
         return read_recipe(options.recipe, options.data_root)
     listed = _listed(options.labelled_list) if options.labelled_list else None
-    sources = [DatasetSpec(path, tuple(options.hu_range)) for path in options.data]
-    return Recipe(sources, _config(options), options.validation, listed)
+    hu_range = tuple(options.hu_range or (-40.0, 160.0))
+    sources = [DatasetSpec(path, hu_range) for path in options.data]
+    return Recipe(sources, _config(options), options.validation or [], listed)
 
 
 def _listed(path: Path) -> list[tuple[str, int]]:

@@ -67,8 +67,10 @@ def read_slices(
     - the paper's ``.hdf5`` files: groups ``Slice{k}`` with ``Slice``, ``Segmentation`` and attribute ``ImageLabel``;
     - LiTS: ``volume-N.nii[.gz]`` beside ``segmentation-N.nii[.gz]``; tumour counts as liver;
     - TotalSegmentator: ``sNNNN/ct.nii.gz`` with ``sNNNN/segmentations/liver.nii.gz``;
+    - the Medical Segmentation Decathlon and nnU-Net: ``imagesTr`` with ``labelsTr``; ``dataset.json`` names the liver;
     - pairs in a folder: ``X.nii.gz``, ``X_ct`` or ``X_img`` beside ``X_liver``, ``X_mask``, ``X_seg`` or
-      ``X_segmentation`` (``-`` does as well as ``_``; ``.nii``, ``.nrrd`` and ``.mha`` too);
+      ``X_segmentation`` (``-`` does as well as ``_``; ``.nii``, ``.nrrd``, ``.mha`` and ``.mhd`` too), or
+      ``X.seg.nrrd``;
     - a list of (scan, mask or None) paths.
 
     Slices without a mask need their image-level label in a ``labels.csv`` beside the data, with the columns patient,
@@ -76,7 +78,8 @@ def read_slices(
 
     ``size`` is S. ``hu_range`` is what 0 and 255 of a uint8 image stand for in HU. ``middle`` is the share of each
     scan's slices to keep around its centre (the paper takes 0.3). ``patients`` keeps these patients only. With
-    ``mask_value`` only this value of the masks counts, as 2 for the tumour in LiTS; by default all above 0 do.
+    ``mask_value`` only this value of the masks counts, as 2 for the tumour in LiTS; by default the
+    only value besides 0 does; where there are several, it must be given (LiTS and ``dataset.json`` tell by themselves).
     Raises :class:`SAMMixError` where a file is missing, damaged or does not fit.
     """
     wanted = None if patients is None else set(patients)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from SAMMixLib.config import ModelConfig
 from SAMMixLib.data.slices import SliceDataset
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.slices import SlicePredictions
 from SAMMixLib.method.windowing import windowed
+from SAMMixLib.models.base_weights import load_tensors
 from SAMMixLib.networks.baselines.multimix import MultiMix
 from SAMMixLib.networks.baselines.transunet import TransUNet
 from SAMMixLib.networks.baselines.unet import build_unet
-from SAMMixLib.networks.weights import load_strictly, load_tensors
-from SAMMixLib.progress import Progress, silent
+from SAMMixLib.networks.strict import load_strictly
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ class NetworkPredictor:
     Args:
         network: a baseline network on its device.
         config: window and size of a slice.
-        dtype: of autocast; float32 is none.
+        runtime: its dtype is that of autocast.
     """
 
-    def __init__(self, network: nn.Module, config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
-        self.network, self.config, self.dtype = network, config, dtype
+    def __init__(self, network: nn.Module, config: ModelConfig, runtime: Runtime = Runtime()) -> None:
+        self.network, self.config, self.runtime = network, config, runtime
 
     # Not inference_mode: MultiMix needs the gradient of its classification.
     @torch.no_grad()
-    def __call__(self, dataset: SliceDataset, progress: Progress = silent, batch_size: int = 8) -> SlicePredictions:
+    def __call__(self, dataset: SliceDataset) -> SlicePredictions:
         """Masks and p(liver) of each slice, without boxes.
 
         A network that only segments sees liver in a slice as surely as in its surest pixel, so p(liver) >= 0.5 where
@@ -72,19 +73,19 @@ class NetworkPredictor:
         """
         self.network.eval()
         device = next(self.network.parameters()).device
-        size = self.config.size
+        size, batch = self.config.size, self.runtime.batch_size
         masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
-        for start in range(0, len(dataset), batch_size):
-            part = slice(start, min(start + batch_size, len(dataset)))
+        for start in range(0, len(dataset), batch):
+            part = slice(start, min(start + batch, len(dataset)))
             slices = windowed(dataset.images[part], self.config).to(device)
-            with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self.runtime.autocast():
                 output = self.network(slices)
             logits, classes = output if isinstance(output, tuple) else (output, None)
             logits = log_odds(logits)
             logit = logits.amax(dim=(1, 2)) if classes is None else log_odds(classes)
             masks[part] = (logits >= 0).cpu().numpy()
             p_liver[part] = logit.sigmoid().cpu().numpy()
-            progress("segment slices", part.stop, len(dataset))
+            self.runtime.progress("segment slices", part.stop, len(dataset))
         return SlicePredictions(masks, p_liver, p_liver >= 0.5, threshold=0.5, keep_threshold=0.5, boxes=[])
 
 

@@ -20,14 +20,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.experiments.baselines_training import Budget
+from SAMMixLib.experiments.baselines_training import BaselinePlan
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.slices import SlicePredictions
-from SAMMixLib.networks.weights import load_tensors
-from SAMMixLib.progress import Progress, silent
+from SAMMixLib.models.base_weights import load_tensors
+from SAMMixLib.progress import Progress
 from SAMMixLib.training.checkpoint import load_trained_state
 
 DATASET = "Dataset001_Liver"
@@ -44,13 +44,7 @@ def check_installed() -> None:
 
 
 def train_nnunet(
-    train: SliceDataset,
-    folder: Path,
-    seed: int,
-    budget: Budget,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    progress: Progress = silent,
+    plan: BaselinePlan, train: SliceDataset, folder: Path, runtime: Runtime = Runtime()
 ) -> NNUNetPredictor:
     """Train nnU-Net's 2D configuration until the budget is spent; its last weights count, as is nnU-Net's rule.
 
@@ -66,15 +60,15 @@ def train_nnunet(
             export(train.select(train.has_mask | ~train.labels), work / "raw" / DATASET)
             job = {
                 "folder": str(folder.resolve()),
-                "seed": seed,
-                "budget": asdict(budget),
+                "seed": plan.seed,
+                "budget": asdict(plan.budget),
                 "slices": len(train),
-                "device": str(device),
-                "dtype": str(dtype).removeprefix("torch."),
+                "device": str(runtime.device),
+                "dtype": runtime.precision,
             }
             (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            _run_process(work, folder, progress)
-    return NNUNetPredictor(folder, device, dtype)
+            _run_process(work, folder, runtime.progress)
+    return NNUNetPredictor(folder, runtime)
 
 
 def export(dataset: SliceDataset, folder: Path) -> None:
@@ -143,9 +137,9 @@ class NNUNetPredictor:
         folder: the run folder with plans and weights.
     """
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, runtime: Runtime = Runtime()) -> None:
         check_installed()
-        self.device, self.dtype = torch.device(device), dtype
+        self.runtime = runtime
         with contextlib.redirect_stdout(io.StringIO()):  # it talks of environment variables that prediction needs not
             from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
             from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -163,9 +157,9 @@ class NNUNetPredictor:
                 deep_supervision=False,
             )
             load_trained_state(network, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
-            self.predictor = nnUNetPredictor(device=self.device, allow_tqdm=False)
+            self.predictor = nnUNetPredictor(device=runtime.device, allow_tqdm=False)
             self.predictor.manual_initialization(
-                network.to(self.device),
+                network.to(runtime.device),
                 plans,
                 configuration,
                 [network.state_dict()],
@@ -174,20 +168,17 @@ class NNUNetPredictor:
                 inference_allowed_mirroring_axes=(0, 1),
             )
 
-    def __call__(self, dataset: SliceDataset, progress: Progress = silent) -> SlicePredictions:
+    def __call__(self, dataset: SliceDataset) -> SlicePredictions:
         """Masks of each slice, and p(liver): that of the slice's surest pixel."""
         masks, p_liver = np.zeros(dataset.images.shape, bool), np.zeros(len(dataset), np.float32)
         done = 0
         for own, spacing in _stacks(dataset):
             image = dataset.images[own][None].astype(np.float32)
-            with (
-                contextlib.redirect_stdout(io.StringIO()),
-                torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-            ):
+            with contextlib.redirect_stdout(io.StringIO()), self.runtime.autocast():
                 found, p = self.predictor.predict_single_npy_array(
                     image, {"spacing": list(spacing)}, save_or_return_probabilities=True
                 )
             masks[own], p_liver[own] = found == 1, p[1].max(axis=(1, 2))
             done += len(own)
-            progress("segment slices", done, len(dataset))
+            self.runtime.progress("segment slices", done, len(dataset))
         return SlicePredictions(masks, p_liver, p_liver >= 0.5, threshold=0.5, keep_threshold=0.5, boxes=[])

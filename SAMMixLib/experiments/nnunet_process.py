@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from SAMMixLib.files import atomic
 from SAMMixLib.process import tune_process
 
 CPU_MEMORY_TARGET = 2  # GB instead of nnU-Net's 8: a quarter of the batch, four times the steps of a short training
@@ -32,9 +33,8 @@ def main(job_file: Path) -> None:
     shutil.copy(work / "raw" / DATASET / DESCRIPTION, folder / DESCRIPTION)
     plans, description = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (PLANS, DESCRIPTION))
     network = train(job, plans | {"continue_training": False}, CONFIGURATION, description)
-    beside = folder / f"{WEIGHTS}.tmp"
-    save_file(trained_state(network), beside)  # each tensor once: nnU-Net's modules name theirs several times
-    os.replace(beside, folder / WEIGHTS)
+    with atomic(folder / WEIGHTS) as beside:
+        save_file(trained_state(network), beside)  # each tensor once: nnU-Net's modules name theirs several times
 
 
 def prepare(device: str) -> str:
@@ -66,7 +66,7 @@ def train(job: dict, plans: dict, configuration: str, description: dict):
     from SAMMixLib.experiments.nnunet import PROGRESS
     from SAMMixLib.training.checkpoint import load_trained_state, read_checkpoint, trained_state, write_checkpoint
     from SAMMixLib.training.loaders import step_seed
-    from SAMMixLib.training.trainer import CHECKPOINT_SECONDS, REPORT_STEPS
+    from SAMMixLib.training.loop import CHECKPOINT_SECONDS, REPORT_STEPS
 
     def draw_by(step: int) -> None:
         seed = step_seed(job["seed"], step, 0)

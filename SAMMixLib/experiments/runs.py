@@ -7,28 +7,26 @@ CAM and box are detached, so its classifier and its SAM then share nothing, and 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from SAMMixLib.config import Config
-from SAMMixLib.data.slices import SliceDataset, choose_labelled
+from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.evaluation.evaluate import evaluate_slices
 from SAMMixLib.evaluation.tables import as_json
 from SAMMixLib.experiments.examples import keep_examples
 from SAMMixLib.experiments.protocol import SAM_METHODS, Cell, Protocol
-from SAMMixLib.inference.slices import PROMPTS, SlicePredictions, predict_slices
+from SAMMixLib.files import write_text
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.slices import PROMPTS, SlicePredictions, SlicePredictor
 from SAMMixLib.method.windowing import windowed
 from SAMMixLib.models.bundle import load_bundle
-from SAMMixLib.progress import Progress, silent
-from SAMMixLib.training.feature_cache import stored_features
-from SAMMixLib.training.trainer import Trainer
+from SAMMixLib.training.feature_cache import FeatureCache
+from SAMMixLib.training.sets import TrainingData
+from SAMMixLib.training.trainer import Trainer, new_model
 
 RESULT = "result.json"
 PLAN = "plan.json"
@@ -38,41 +36,51 @@ Say = Callable[[str], None]
 Predict = Callable[[SliceDataset, str], SlicePredictions]
 
 
-def run_cell(
-    protocol: Protocol,
-    cell: Cell,
-    data_root: Path,
-    folder: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress = silent,
-    say: Say = lambda line: None,
-    base_weights: Path | None = None,
-) -> dict[str, Any]:
-    """Train and test a cell in ``folder / cell.key``, or go on with one that was killed; returns its result.
+@dataclass(frozen=True)
+class Workplace:
+    """Where the runs of a protocol are, what they read, and where they compute."""
+
+    data_root: Path
+    folder: Path
+    runtime: Runtime
+    base_weights: Path | None = None
+
+    @property
+    def features(self) -> Path:
+        """Frozen features, which all runs share."""
+        return self.folder / "features"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a row's training leaves: how to predict, and what it cost."""
+
+    predict: Predict
+    prompts: tuple[str, ...]
+    labelled: int
+    seconds: float | None  # processor seconds
+    steps: int | None = None
+
+
+def run_cell(protocol: Protocol, cell: Cell, place: Workplace, say: Say = lambda line: None) -> dict[str, Any]:
+    """Train and test a cell in a folder of its own, or go on with one that was killed; returns its result.
 
     Raises:
         SAMMixError: the data are missing, or do not fit the protocol.
     """
-    own = folder / cell.key
+    own = place.folder / cell.key
     own.mkdir(parents=True, exist_ok=True)
-    train, validation, tests = protocol.read(data_root)
-    if cell.row.method in SAM_METHODS:
-        features = folder / "features"
-        trainer = _sam_trainer(protocol, cell, train, validation, own, features, device, dtype, base_weights)
-        predict, spent = _train_sam(trainer, features, progress, say)
-        prompts, labelled, steps = PROMPTS, len(trainer.labelled), trainer.steps
-    else:
-        predict, spent, labelled = _train_baseline(protocol, cell, train, validation, own, device, dtype, progress)
-        prompts, steps = PROMPTS[:1], None
+    train, validation, tests = protocol.read(place.data_root)
+    method = _train_sam if cell.row.method in SAM_METHODS else _train_baseline
+    trained = method(protocol, cell, TrainingData(train, validation), place, say)
     scores: dict[str, dict[str, Any]] = {}
     by_cam: dict[str, SlicePredictions] = {}
     for name, data in tests.items():
         scores[name] = {}
-        for prompt in prompts:
-            found = predict(data, prompt)
+        for prompt in trained.prompts:
+            found = trained.predict(data, prompt)
             by_cam.setdefault(name, found)
-            provenance = {"data": name, "split": "test", "labelled_slices": labelled, "seed": cell.seed}
+            provenance = {"data": name, "split": "test", "labelled_slices": trained.labelled, "seed": cell.seed}
             evaluation = evaluate_slices(found, data, prompt, provenance)
             everything = json.loads(as_json(evaluation))
             scores[name][prompt] = {key: everything[key] for key in ("summary", "slices")}
@@ -82,11 +90,11 @@ def run_cell(
         "protocol": protocol.name,
         "row": cell.name,
         "method": cell.row.method,
-        "labelled_slices": labelled,
+        "labelled_slices": trained.labelled,
         "all_labels": cell.labelled is None,
         "seed": cell.seed,
-        "steps": steps,
-        "processor_seconds": spent,
+        "steps": trained.steps,
+        "processor_seconds": trained.seconds,
         "scores": scores,
     }
     keep_examples(own, tests, by_cam, protocol.config.model)
@@ -100,28 +108,19 @@ def read_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _sam_trainer(
-    protocol: Protocol,
-    cell: Cell,
-    train: SliceDataset,
-    validation: SliceDataset,
-    own: Path,
-    features: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    base_weights: Path | None,
-) -> Trainer:
+def _sam_trainer(protocol: Protocol, cell: Cell, data: TrainingData, place: Workplace) -> Trainer:
     """The cell's trainer, with as many steps as its budget buys: measured once, kept for a resumed run.
 
     Views of labelled slices beyond those of every slice, which all runs share, are paid from the budget.
     A row may say its steps itself, where the first ones, which are measured, are not like the rest.
     """
+    own = place.folder / cell.key
 
     def trainer(config: Config) -> Trainer:
-        record = {"name": cell.key, "data": protocol.source.name, "split": protocol.name, "seed": cell.seed}
-        return Trainer(
-            config, train, validation, own, record, None, device, dtype, base_weights, features_folder=features
-        )
+        made = Trainer(config, data, own, new_model(config, place.base_weights), place.runtime)
+        made.record = {"name": cell.key, "data": protocol.source.name, "split": protocol.name, "seed": cell.seed}
+        made.features_folder = place.features
+        return made
 
     config = protocol.config_of(cell)
     if "epochs" in protocol.budget:
@@ -130,7 +129,6 @@ def _sam_trainer(
         return trainer(config)
     if not _plan(own):
         trial = trainer(config)
-        trial.prepare(silent)
         trial.train_step(0)
         started = time.process_time()
         for step in range(1, 1 + TRIAL_STEPS):
@@ -147,46 +145,34 @@ def _plan(own: Path) -> dict[str, Any]:
     return json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else {}
 
 
-def _train_sam(trainer: Trainer, features: Path, progress: Progress, say: Say) -> tuple[Predict, float]:
+def _train_sam(protocol: Protocol, cell: Cell, data: TrainingData, place: Workplace, say: Say) -> Trained:
+    trainer = _sam_trainer(protocol, cell, data, place)
     trainer.resume()
-    trainer.run(progress, say)
-    model = load_bundle(trainer.folder / "bundle").to(trainer.device)
+    trainer.run(say)
+    model = load_bundle(trainer.folder / "bundle").to(place.runtime.device)
+    cache = FeatureCache(model.backbone, place.features, place.runtime)
 
-    def predict(data: SliceDataset, prompt: str) -> SlicePredictions:
+    def predict(test: SliceDataset, prompt: str) -> SlicePredictions:
         stored = None
         if trainer.config.training.views:
-            seen = windowed(data.images, trainer.config.model)
-            stored = stored_features(model.backbone, seen, features, trainer.dtype, progress)
-        return predict_slices(model, data, prompt, dtype=trainer.dtype, progress=progress, features=stored)
+            stored = cache.features(windowed(test.images, trainer.config.model))
+        return SlicePredictor(model, place.runtime)(test, prompt, stored)
 
-    return predict, round(trainer.state.seconds + _plan(trainer.folder).get("seconds_of_labelled_views", 0.0), 1)
+    spent = trainer.state.seconds + _plan(trainer.folder).get("seconds_of_labelled_views", 0.0)
+    return Trained(predict, PROMPTS, len(trainer.labelled), round(spent, 1), trainer.steps)
 
 
-def _train_baseline(
-    protocol: Protocol,
-    cell: Cell,
-    train: SliceDataset,
-    validation: SliceDataset,
-    own: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress,
-) -> tuple[Predict, float | None, int]:
+def _train_baseline(protocol: Protocol, cell: Cell, data: TrainingData, place: Workplace, say: Say) -> Trained:
     from SAMMixLib.experiments.baselines import train_baseline
-    from SAMMixLib.experiments.baselines_training import Budget
+    from SAMMixLib.experiments.baselines_training import BaselinePlan, RowBudget
 
-    count = int((train.labels & train.has_mask).sum()) if cell.labelled is None else cell.labelled
-    labelled = choose_labelled(train, count, cell.seed)
-    train = replace(train, has_mask=np.isin(np.arange(len(train)), labelled))
-    budget = Budget(**protocol.budget)
-    config = protocol.config_of(cell)
-    predictor = train_baseline(
-        cell.row.method, train, validation, own, cell.seed, budget, device, dtype, progress, config
-    )
-    return lambda data, prompt: predictor(data, progress), protocol.budget.get("seconds"), count
+    seen = data.with_labelled(cell.labelled, cell.seed)
+    plan = BaselinePlan(cell.row.method, RowBudget(**protocol.budget), protocol.config_of(cell))
+    predictor = train_baseline(plan, seen, place.folder / cell.key, place.runtime)
+    assert seen.labelled is not None
+    seconds = protocol.budget.get("seconds")
+    return Trained(lambda test, prompt: predictor(test), PROMPTS[:1], len(seen.labelled), seconds)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -1,11 +1,22 @@
-"""A CT series out of DICOM files: found, chosen, ordered by position, and refused where its slices make no grid."""
+"""A CT series out of DICOM files: found, chosen, ordered by position, and refused where its slices make no grid.
+
+Headers are parsed by pydicom, and the grid is that of ImagePositionPatient, ImageOrientationPatient and PixelSpacing
+alone, whatever else a header says. GDCM, by way of SimpleITK, decodes compressed pixels only.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import tempfile
+import warnings as python_warnings
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,146 +25,308 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.grid import MAX_SHEAR
 from SAMMixLib.imaging.itk import quiet_itk
 
-MAX_UNEVEN = 0.1  # of the slice distance: a slice further than this from its place on an even grid is refused
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAX_UNEVEN = 0.25  # of the slice distance: a slice further than this from its place on an even grid is refused
+MAX_ASIDE = 2.0  # mm by which single slices may lie aside of the others, with a warning
 SAME_PLACE = 0.01  # mm between slices that are taken to lie at one position
-SEG_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+SEG_STORAGE = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+FRAME = (("NumberOfFrames", 1), ("Rows", 0), ("Columns", 0))
+MOST_FRAMES = 20_000
+LONGEST_TEXT = 200  # characters of a value in a message
+DIRECTORY = "DICOMDIR"
+DAMAGED = "damaged or cut off"
+VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its magic bytes, or (written without them) by its suffix."""
+    """Whether a file is DICOM by its magic bytes, by its suffix, or (without preamble) by its first element."""
     with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+        start = stream.read(132)
+    return start[128:] == b"DICM" or path.suffix.lower() == ".dcm" or _starts_with_element(start)
+
+
+def _starts_with_element(start: bytes) -> bool:
+    if len(start) < 12 or start[:2] not in (b"\x02\x00", b"\x08\x00") or start[3] != 0:
+        return False
+    return start[4:6] in VRS or int.from_bytes(start[4:8], "little") < 128
 
 
 def read_series(path: Path, series: str | None = None) -> tuple[sitk.Image, list[str]]:
     """Read one CT series in HU.
 
     Args:
-        path: a folder, searched through all its subfolders, or one file of the series, whose folder is searched.
+        path: a folder, searched through all its subfolders and links; a DICOMDIR, whose files are taken; or one file
+            of the series, whose folder is searched. An enhanced multi-frame CT is a series in one file.
         series: in a folder, the SeriesInstanceUID, or the number in the list that the error for several series prints.
 
     Returns:
         the 3D image with rescale applied, slices in the order of the slice normal; and warnings, one line each.
 
     Raises:
-        SAMMixError: no CT, several series and no choice, another modality, a SEG, multi-frame, unreadable pixels,
+        SAMMixError: no CT, several series and no choice, another modality, a SEG, damaged or unreadable pixels,
             gantry tilt, gaps, several images at one position, slices of different size or orientation.
     """
     if path.is_dir():
-        headers, unreadable = _read_headers(file for file in sorted(path.rglob("*")) if file.is_file())
-        chosen = _choose(path, headers, unreadable, series)
+        files, broken = _read_files(_files_under(path))
+        chosen = _choose(path, files, broken, series)
+    elif (listed := _files_of_directory(path)) is not None:
+        files, broken = _read_files(listed)
+        chosen = _choose(path, files, broken, series)
     else:
-        chosen, unreadable = _series_of(path)
-    warnings = []
-    if unreadable:
-        warnings.append(f"{path}: {unreadable} DICOM file(s) left out: damaged, or without an image")
-    image, more = _read_stack(path, chosen)
+        chosen, broken = _series_of(path)
+    warnings = [f"{path}: left out: {_few(broken)}: {DAMAGED}, or without an image"] if broken else []
+    image, more = _read_stack(path, chosen, broken)
     return image, warnings + more
 
 
 @dataclass(frozen=True, eq=False)
-class _Header:
-    """What the choice and the order of slices need of one DICOM image file; numbers that are not there are NaN."""
+class Slice:
+    """One frame of a DICOM image file, as the choice and the order of slices need it; what is not there is NaN."""
 
-    path: Path
-    uid: str
-    number: str
-    description: str
-    size: tuple[int, ...]
+    file: File
+    frame: int
     position: np.ndarray  # [3] mm, LPS, centre of the first pixel
     orientation: np.ndarray  # [2, 3] directions of a row and of a column
     spacing: np.ndarray  # [2] mm, between rows and between columns
     thickness: float  # mm
     rescale: tuple[float, float]  # slope, intercept
-    refusal: str  # why this is no slice of a CT volume; empty when it is one
 
 
-def _read_header(path: Path) -> _Header:
-    """Raises RuntimeError when GDCM finds no image in the file."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+@dataclass(frozen=True, eq=False)
+class File:
+    """One DICOM image file."""
 
-    def text(tag: str) -> str:
-        # Names in a wrongly declared character set come with surrogates, which no terminal prints.
-        return reader.GetMetaData(tag).strip(" \0").encode("utf-8", "replace").decode() if tag in keys else ""
-
-    def numbers(tag: str, count: int) -> np.ndarray:
-        try:
-            values = np.array(text(tag).split("\\"), float)
-        except ValueError:
-            return np.full(count, np.nan)
-        return values if len(values) == count and np.isfinite(values).all() else np.full(count, np.nan)
-
-    keys = set(reader.GetMetaDataKeys())
-    modality, position, orientation = text("0008|0060"), numbers("0020|0032", 3), numbers("0020|0037", 6)
-    slope, intercept = numbers("0028|1053", 1).item(), numbers("0028|1052", 1).item()
-    refusal = ""
-    if text("0008|0016") == SEG_STORAGE or modality == "SEG":
-        refusal = "a DICOM SEG is a segmentation, not a CT"
-    elif modality != "CT":
-        refusal = f"the modality is {modality or 'not given'}, not CT"
-    elif text("0028|0008") not in ("", "0", "1"):
-        refusal = "multi-frame (enhanced) CT is not read; convert it to NIfTI first"
-    elif "LOCALIZER" in text("0008|0008"):
-        refusal = "a scout (localizer) is no slice of a volume"
-    elif reader.GetNumberOfComponents() != 1:
-        refusal = "a colour picture is not a CT"
-    elif np.isnan(position).any() or np.isnan(orientation).any():
-        refusal = "an image without position and orientation is no slice of a volume"
-    return _Header(
-        path=path,
-        uid=text("0020|000e"),
-        number=text("0020|0011"),
-        description=text("0008|103e"),
-        size=reader.GetSize()[:2],
-        position=position,
-        orientation=orientation.reshape(2, 3),
-        spacing=numbers("0028|0030", 2),
-        thickness=numbers("0018|0050", 1).item(),
-        rescale=(1.0 if np.isnan(slope) else slope, 0.0 if np.isnan(intercept) else intercept),
-        refusal=refusal,
-    )
+    path: Path
+    uid: str
+    number: str
+    description: str
+    size: tuple[int, int]  # columns, rows
+    frames: int
+    refusal: str  # why this is no part of a CT volume; empty when it is
+    slices: tuple[Slice, ...] = ()
 
 
-def _read_headers(files: Iterable[Path]) -> tuple[list[_Header], int]:
-    """The headers of all DICOM images among the files, and the number of DICOM files that could not be read as one."""
-    headers, unreadable = [], 0
-    with quiet_itk():
-        for file in files:
-            try:
-                if is_dicom(file):
-                    headers.append(_read_header(file))
-            except (RuntimeError, OSError):
-                unreadable += file.name != "DICOMDIR"
-    return headers, unreadable
-
-
-def _series_of(path: Path) -> tuple[list[_Header], int]:
-    """The slices in the file's folder that belong to its series."""
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """pydicom without its remarks on values that it can read all the same."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     try:
-        with quiet_itk():
-            header = _read_header(path)
-    except RuntimeError:
-        raise SAMMixError(f"{path}: cannot be read as a DICOM image: it is damaged, or holds no image") from None
-    if header.refusal:
-        raise SAMMixError(f"{path}: {header.refusal}")
-    headers, unreadable = _read_headers(file for file in sorted(path.parent.iterdir()) if file.is_file())
-    return [other for other in headers if other.uid == header.uid and not other.refusal], unreadable
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
-def _choose(path: Path, headers: list[_Header], unreadable: int, wanted: str | None) -> list[_Header]:
-    """The slices of the one CT series there is, or of the one that is wanted."""
-    found: dict[str, list[_Header]] = {}
-    for header in headers:
-        if not header.refusal:
-            found.setdefault(header.uid, []).append(header)
+def read_header(path: Path) -> Dataset:
+    """The header of a DICOM file, without its pixels.
+
+    Raises:
+        ValueError: it is damaged, or holds no DICOM object.
+        OSError: it cannot be opened.
+    """
+    import pydicom
+
+    with quiet_pydicom():
+        try:
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            if not any(tag in dataset for tag in ("SOPClassUID", "Modality", "Rows")):
+                raise ValueError("no DICOM object")
+        except OSError:
+            raise
+        except Exception as error:  # pydicom raises what its parsers raise
+            raise ValueError(str(error)) from None
+    return dataset
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, in the order of their names; through links, but no folder twice."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        there = os.stat(root)
+        if (there.st_dev, there.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((there.st_dev, there.st_ino))
+        folders.sort()
+        yield from (file for name in sorted(names) if (file := Path(root, name)).is_file())
+
+
+def _files_of_directory(path: Path) -> list[Path] | None:
+    """The image files that a DICOMDIR lists, or None where the file is none."""
+    import pydicom
+
+    with quiet_pydicom():
+        try:
+            directory = pydicom.dcmread(path, force=True, specific_tags=["DirectoryRecordSequence"])
+            records = directory.get("DirectoryRecordSequence")
+        except Exception:
+            return None
+        if not records:
+            return None
+        found = []
+        for record in records:
+            parts = record.get("ReferencedFileID") or []
+            parts = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+            if parts and not any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts):
+                found.append(_blind_to_case(path.parent, parts))
+    return [file for file in found if file.is_file()]
+
+
+def _blind_to_case(folder: Path, parts: list[str]) -> Path:
+    """A listed path; discs list names in capitals that a copy may have in small letters."""
+    for part in parts:
+        exact = folder / part
+        if not exact.exists() and folder.is_dir():
+            exact = next((other for other in folder.iterdir() if other.name.upper() == part.upper()), exact)
+        folder = exact
+    return folder
+
+
+def _read_files(paths: Iterable[Path]) -> tuple[list[File], list[Path]]:
+    """All DICOM images among the files, and the DICOM files that could not be read as one."""
+    files, broken = [], []
+    for path in paths:
+        if path.name == DIRECTORY:
+            continue
+        try:
+            if is_dicom(path):
+                files.append(_file(path, read_header(path)))
+        except (ValueError, OSError):
+            broken.append(path)
+    return files, broken
+
+
+def _file(path: Path, header: Dataset) -> File:
+    """Raises ValueError where the header holds what no DICOM file can."""
+    try:
+        return _parsed(path, header)
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom parses values when they are asked for, and raises what its parsers raise
+        raise ValueError(str(error)) from None
+
+
+def _parsed(path: Path, header: Dataset) -> File:
+    frames, rows, columns = (int(header.get(name) or least) for name, least in FRAME)
+    if frames > MOST_FRAMES:
+        raise ValueError(f"{frames} frames")
+    file = File(
+        path=path,
+        uid=_text(header, "SeriesInstanceUID"),
+        number=_text(header, "SeriesNumber"),
+        description=_text(header, "SeriesDescription"),
+        size=(columns, rows),
+        frames=frames,
+        refusal=_refusal(header, rows * columns * frames),
+    )
+    if file.refusal:
+        return file
+    slices = tuple(_slices(file, header, frames))
+    if any(np.isnan(one.position).any() or np.isnan(one.orientation).any() for one in slices):
+        several = "many frames" if frames > 1 else "an image"
+        refusal = f"{several} without position and orientation is no slice of a volume"
+        return replace(file, refusal=refusal)
+    return replace(file, slices=slices)
+
+
+def _refusal(header: Dataset, pixels: int) -> str:
+    modality, kind = _text(header, "Modality"), _text(header, "SOPClassUID")
+    if kind in SEG_STORAGE or modality == "SEG":
+        return "a DICOM SEG is a segmentation, not a CT"
+    if modality != "CT" and not (not modality and kind in CT_STORAGE):
+        return f"the modality is {modality or 'not given'}, not CT"
+    if "LOCALIZER" in _text(header, "ImageType"):
+        return "a scout (localizer) is no slice of a volume"
+    if pixels <= 0:
+        return "a file without pixels is no slice of a volume"
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        return "a colour picture is not a CT"
+    return ""
+
+
+def _slices(file: File, header: Dataset, frames: int) -> Iterator[Slice]:
+    """The frames of a file; of an enhanced one each by its functional groups, its own before the shared."""
+    shared = _first(header.get("SharedFunctionalGroupsSequence"))
+    groups = header.get("PerFrameFunctionalGroupsSequence") or []
+    for frame in range(frames):
+        own = groups[frame] if frame < len(groups) else None
+
+        def value(sequence: str, name: str, own: Any = own) -> Any:
+            for group in (own, shared):
+                item = _first(group.get(sequence)) if group is not None else None
+                if item is not None and item.get(name) is not None:
+                    return item.get(name)
+            return header.get(name)
+
+        slope = _numbers(value("PixelValueTransformationSequence", "RescaleSlope"), 1).item()
+        intercept = _numbers(value("PixelValueTransformationSequence", "RescaleIntercept"), 1).item()
+        yield Slice(
+            file=file,
+            frame=frame,
+            position=_numbers(value("PlanePositionSequence", "ImagePositionPatient"), 3),
+            orientation=_numbers(value("PlaneOrientationSequence", "ImageOrientationPatient"), 6).reshape(2, 3),
+            spacing=_numbers(value("PixelMeasuresSequence", "PixelSpacing"), 2),
+            thickness=_numbers(value("PixelMeasuresSequence", "SliceThickness"), 1).item(),
+            rescale=(1.0 if np.isnan(slope) else slope, 0.0 if np.isnan(intercept) else intercept),
+        )
+
+
+def _first(sequence: Any) -> Any:
+    return sequence[0] if sequence else None
+
+
+def _text(header: Dataset, name: str) -> str:
+    value = header.get(name)
+    if value is None:
+        return ""
+    several = hasattr(value, "__iter__") and not isinstance(value, str)
+    text = "\\".join(map(str, value)) if several else str(value)
+    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text).strip()[:LONGEST_TEXT]
+    return text.encode("utf-8", "replace").decode()
+
+
+def _numbers(value: Any, count: int) -> np.ndarray:
+    try:
+        values = np.array(value, float).reshape(-1)
+    except (TypeError, ValueError):
+        return np.full(count, np.nan)
+    return values if len(values) == count and np.isfinite(values).all() else np.full(count, np.nan)
+
+
+def _series_of(path: Path) -> tuple[list[File], list[Path]]:
+    """The files in the file's folder that belong to its series."""
+    try:
+        file = _file(path, read_header(path))
+    except ValueError:
+        raise SAMMixError(f"{path}: cannot be read as a DICOM image: it is {DAMAGED}, or holds no image") from None
+    except OSError as error:
+        raise SAMMixError(f"{path}: cannot be read ({error.strerror})") from None
+    if file.refusal:
+        raise SAMMixError(f"{path}: {file.refusal}")
+    if file.frames > 1:
+        return [file], []
+    files, broken = _read_files(other for other in sorted(path.parent.iterdir()) if other.is_file())
+    return [other for other in files if other.uid == file.uid and not other.refusal], broken
+
+
+def _choose(path: Path, files: list[File], broken: list[Path], wanted: str | None) -> list[File]:
+    """The files of the one CT series there is, or of the one that is wanted."""
+    found: dict[str, list[File]] = {}
+    for file in files:
+        if not file.refusal:
+            found.setdefault(file.uid, []).append(file)
     listed = sorted(found.values(), key=lambda one: (len(one[0].number), one[0].number, one[0].uid))
     if not listed:
-        refused = Counter(header.refusal for header in headers)
-        if unreadable:
-            refused["damaged, or DICOM without an image"] = unreadable
+        refused = Counter(file.refusal for file in files)
+        if broken:
+            refused[f"{DAMAGED}, or DICOM without an image ({_few(broken)})"] = len(broken)
         reasons = "; ".join(f"{count} file(s): {reason}" for reason, count in refused.items()) or "no DICOM file"
         raise SAMMixError(f"{path}: no CT series in this folder ({reasons})")
     catalogue = "; ".join(f"{number}: {_describe(one)}" for number, one in enumerate(listed, 1))
@@ -165,22 +338,29 @@ def _choose(path: Path, headers: list[_Header], unreadable: int, wanted: str | N
         return found[wanted]
     if wanted.isdecimal() and 1 <= int(wanted) <= len(listed):
         return listed[int(wanted) - 1]
-    for header in headers:
-        if header.uid == wanted:
-            raise SAMMixError(f"{path}: series {wanted}: {header.refusal}")
+    for file in files:
+        if file.uid == wanted:
+            raise SAMMixError(f"{path}: series {wanted}: {file.refusal}")
     raise SAMMixError(f"{path}: no CT series '{wanted}'; there is {catalogue}")
 
 
-def _describe(slices: list[_Header]) -> str:
-    first = slices[0]
+def _describe(files: list[File]) -> str:
+    first = files[0]
     name = f"'{first.description}'" if first.description else "without description"
-    return f"{name}, {len(slices)} slices of {first.size[0]} x {first.size[1]}, UID {first.uid or 'missing'}"
+    count = sum(file.frames for file in files)
+    return f"{name}, {count} slices of {first.size[0]} x {first.size[1]}, UID {first.uid or 'missing'}"
 
 
-def _read_stack(path: Path, slices: list[_Header]) -> tuple[sitk.Image, list[str]]:
+def _few(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:3])
+    return names if len(paths) <= 3 else f"{names} and {len(paths) - 3} more"
+
+
+def _read_stack(path: Path, files: list[File], broken: list[Path]) -> tuple[sitk.Image, list[str]]:
     """Read slices as one volume on an even, orthogonal grid, or say why they make none."""
+    slices = [one for file in files for one in file.slices]
     first = slices[0]
-    if any(one.size != first.size for one in slices):
+    if any(one.file.size != first.file.size for one in slices):
         raise SAMMixError(f"{path}: slices of different size in one series; separate them first")
     if any(np.abs(one.orientation - first.orientation).max() > MAX_SHEAR for one in slices):
         raise SAMMixError(f"{path}: slices of different orientation in one series; separate them first")
@@ -188,55 +368,151 @@ def _read_stack(path: Path, slices: list[_Header]) -> tuple[sitk.Image, list[str
         raise SAMMixError(f"{path}: the pixel spacing is missing or zero; repair the DICOM header")
     if not all(np.allclose(one.spacing, first.spacing, rtol=1e-4) for one in slices):
         raise SAMMixError(f"{path}: slices of different pixel spacing in one series; separate them first")
+    direction = _direction(path, first.orientation)
 
-    normal = np.cross(first.orientation[0], first.orientation[1])
-    slices, warnings = _drop_repeated(path, sorted(slices, key=lambda one: one.position @ normal), normal)
-    step, uneven = _slice_distance(path, slices, normal)
-    if uneven:
-        warnings.append(uneven)
-
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(one.path) for one in slices])
-    scales = {one.rescale for one in slices}
-    if len(scales) > 1 or not all(value.is_integer() for value in slices[0].rescale):
-        reader.SetOutputPixelType(sitk.sitkFloat32)  # else every slice takes the type that fits the first one's rescale
-    try:
-        with quiet_itk():
-            image = reader.Execute()
-    except RuntimeError:
-        raise SAMMixError(f"{path}: the pixels of this series cannot be decoded; convert it to NIfTI first") from None
-    image.SetSpacing((*image.GetSpacing()[:2], step))
+    pixels = _Pixels()
+    slices = sorted(slices, key=lambda one: one.position @ direction[:, 2])
+    slices, warnings = _drop_repeated(path, slices, direction[:, 2], pixels)
+    step, doubt = _slice_distance(path, slices, direction[:, 2], broken)
+    if doubt:
+        warnings.append(doubt)
+    image = sitk.GetImageFromArray(_in_one_type([pixels.hu(one) for one in slices]))
+    image.SetSpacing((float(first.spacing[1]), float(first.spacing[0]), step))
+    image.SetOrigin(slices[0].position.tolist())
+    image.SetDirection(direction.ravel().tolist())
     return image, warnings
 
 
-def _drop_repeated(path: Path, slices: list[_Header], normal: np.ndarray) -> tuple[list[_Header], list[str]]:
+def _direction(path: Path, orientation: np.ndarray) -> np.ndarray:
+    """[3, 3], columns along a row, along a column, and their normal; right angles where rounding took a little."""
+    row, column = orientation
+    lengths = np.linalg.norm(orientation, axis=1)
+    if np.abs(lengths - 1).max() > 0.01 or abs(row @ column) > MAX_SHEAR:
+        raise SAMMixError(f"{path}: the image orientation is not valid (no two directions at right angles)")
+    if np.abs(lengths - 1).max() > 1e-6 or abs(row @ column) > 1e-6:
+        row = row / lengths[0]
+        column = column - (column @ row) * row
+        column = column / np.linalg.norm(column)
+    return np.stack([row, column, np.cross(row, column)], axis=1)
+
+
+def _in_one_type(planes: list[np.ndarray]) -> np.ndarray:
+    """[z, y, x] int16, where every slice fits, int32 or float32."""
+    stack = np.stack(planes)
+    if stack.dtype.kind in "iu":
+        fits = stack.min() >= -32768 and stack.max() <= 32767
+        return stack.astype(np.int16 if fits else np.int32, copy=False)
+    return stack.astype(np.float32, copy=False)
+
+
+class _Pixels:
+    """The pixels of slices in HU; a file with many frames is decoded once."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._frames = np.empty(0)
+
+    def hu(self, one: Slice) -> np.ndarray:
+        """[rows, columns] in HU.
+
+        Raises:
+            SAMMixError: the file is cut off, or its pixels cannot be decoded.
+        """
+        if self._path != one.file.path:
+            self._frames, self._path = _decode(one.file), one.file.path
+        stored = self._frames[one.frame]
+        slope, intercept = one.rescale
+        if slope.is_integer() and intercept.is_integer() and stored.dtype.kind in "iu":
+            return stored.astype(np.int32) * int(slope) + int(intercept)
+        return (stored * slope + intercept).astype(np.float32)
+
+
+def _decode(file: File) -> np.ndarray:
+    """The stored values of a file's frames [frames, rows, columns]."""
+    import pydicom
+
+    columns, rows = file.size
+    with quiet_pydicom():
+        try:
+            dataset = pydicom.dcmread(file.path, force=True)
+            syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", NATIVE[0]))
+            if syntax in NATIVE:
+                stored = _native(dataset, file, big_endian=syntax == NATIVE[3])
+            elif syntax.startswith("1.2.840.10008.1.2.5"):  # run lengths
+                stored = dataset.pixel_array
+            else:
+                stored = _by_gdcm(dataset)
+            return stored.reshape(file.frames, rows, columns)
+        except SAMMixError:
+            raise
+        except MemoryError:
+            raise
+        except Exception:
+            raise SAMMixError(
+                f"{file.path}: its pixels cannot be decoded: the file is {DAMAGED}, or of a compression that is not "
+                "known; copy it again, or convert the series to NIfTI"
+            ) from None
+
+
+def _native(dataset: Dataset, file: File, big_endian: bool) -> np.ndarray:
+    bits = int(dataset.get("BitsAllocated") or 16)
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    if bits not in (8, 16, 32):
+        return dataset.pixel_array
+    dtype = np.dtype(f"{'>' if big_endian else '<'}{'i' if signed else 'u'}{bits // 8}")
+    content = dataset.get("PixelData")
+    wanted = file.size[0] * file.size[1] * file.frames * dtype.itemsize
+    if content is None or len(content) < wanted:
+        raise SAMMixError(
+            f"{file.path}: the file is {DAMAGED}: {len(content or b'')} of {wanted} bytes of pixels; copy it again"
+        )
+    stored = np.frombuffer(content[:wanted], dtype).astype(dtype.newbyteorder("="))
+    used = int(dataset.get("BitsStored") or bits)
+    if used < bits:  # above the stored bits there may be anything
+        high = int(dataset.get("HighBit") or used - 1)
+        stored = (stored << (bits - 1 - high)) >> (bits - used)
+    return stored
+
+
+def _by_gdcm(dataset: Dataset) -> np.ndarray:
+    """The stored values of compressed pixels, by a copy that GDCM takes: a plain name, and no rescale of its own."""
+    import pydicom
+
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    for name in ("RescaleSlope", "RescaleIntercept", *groups):
+        if name in dataset:
+            delattr(dataset, name)
+    whole = {"enforce_file_format": True} if int(pydicom.__version__[0]) >= 3 else {"write_like_original": False}
+    with tempfile.TemporaryDirectory(prefix="sammix-") as folder, quiet_itk():
+        copy = Path(folder) / "slice.dcm"
+        dataset.save_as(copy, **whole)
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO"))
+
+
+def _drop_repeated(
+    path: Path, slices: list[Slice], normal: np.ndarray, pixels: _Pixels
+) -> tuple[list[Slice], list[str]]:
     """Leave out slices that are there twice; refuse different images at one position (phases, reconstructions)."""
     kept = slices[:1]
     for one in slices[1:]:
-        if (one.position - kept[-1].position) @ normal > SAME_PLACE:
+        last = kept[-1]
+        if (one.position - last.position) @ normal > SAME_PLACE:
             kept.append(one)
-        elif not np.array_equal(_pixels(one.path), _pixels(kept[-1].path)):
+        elif not np.array_equal(pixels.hu(one), pixels.hu(last)):
+            which = ", ".join(dict.fromkeys([last.file.path.name, one.file.path.name]))
             raise SAMMixError(
-                f"{path}: different images at one position ({kept[-1].path.name}, {one.path.name}), "
+                f"{path}: different images at one position ({which}), "
                 "as of several phases or reconstructions; separate them first"
             )
     repeated = len(slices) - len(kept)
     return kept, [f"{path}: {repeated} slice(s) that are there twice were left out"] if repeated else []
 
 
-def _pixels(path: Path) -> np.ndarray:
-    try:
-        with quiet_itk():
-            return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-    except RuntimeError:
-        raise SAMMixError(f"{path}: the pixels cannot be decoded; convert the series to NIfTI first") from None
-
-
-def _slice_distance(path: Path, slices: list[_Header], normal: np.ndarray) -> tuple[float, str]:
-    """Distance between neighbouring slices in mm, and a warning if they are slightly uneven.
+def _slice_distance(path: Path, slices: list[Slice], normal: np.ndarray, broken: list[Path]) -> tuple[float, str]:
+    """Distance between neighbouring slices in mm, and a warning if they are slightly uneven or aside.
 
     Raises:
-        SAMMixError: the stack leans (gantry tilt), or slices are missing or unevenly spaced.
+        SAMMixError: the stack leans (gantry tilt), or slices are missing, aside or unevenly spaced.
     """
     if len(slices) == 1:
         thickness = slices[0].thickness
@@ -246,25 +522,47 @@ def _slice_distance(path: Path, slices: list[_Header], normal: np.ndarray) -> tu
 
     offsets = np.array([one.position - slices[0].position for one in slices])
     along = offsets @ normal
-    sideways = np.linalg.norm(offsets - np.outer(along, normal), axis=1)
-    steps = np.diff(along)
     step = round(along[-1] / (len(slices) - 1), 6)  # positions are decimal strings: no more digits than they have
     unevenness = np.abs(along - step * np.arange(len(slices))).max()
+    lean, aside = _sideways(offsets - np.outer(along, normal), along)
+    worst = slices[int(np.argmax(aside))].file.path.name
 
     faults = []
-    if sideways.max() > max(0.1, MAX_SHEAR * along[-1]):  # 0.1 mm: table positions are rounded
-        lean = np.degrees(np.arctan2(sideways[-1], along[-1]))
-        faults.append(f"the slices lean by {lean:.1f} degrees (gantry tilt)")
+    if lean * along[-1] > max(0.1, MAX_SHEAR * along[-1]):  # 0.1 mm: table positions are rounded
+        faults.append(f"the slices lean by {np.degrees(np.arctan(lean)):.1f} degrees (gantry tilt)")
+    elif aside.max() > MAX_ASIDE:
+        faults.append(f"a slice lies {aside.max():.3g} mm aside of the others ({worst})")
     if unevenness > MAX_UNEVEN * step:
-        usual = np.median(steps)
-        missing = np.rint(steps / usual) - 1
-        if np.abs(steps - usual * (missing + 1)).max() <= MAX_UNEVEN * usual:
-            where = slices[int(np.argmax(missing))].path.name
-            faults.append(f"{int(missing.sum())} slice(s) missing at a distance of {usual:.3g} mm (after {where})")
-        else:
-            faults.append(f"the slices lie {steps.min():.3g} to {steps.max():.3g} mm apart")
+        faults.append(_gap(slices, np.diff(along)))
     if faults:
-        raise SAMMixError(f"{path}: {' and '.join(faults)}; resample the series to an even, upright grid first")
+        left_out = f" ({_few(broken)}: {DAMAGED})" if broken else ""
+        raise SAMMixError(
+            f"{path}: {' and '.join(faults)}{left_out}; resample the series to an even, upright grid first"
+        )
+    doubts = []
+    if aside.max() > 0.1:
+        doubts.append(f"a slice lies {aside.max():.2g} mm aside of the others ({worst}); it counts as in line")
     if unevenness > SAME_PLACE:
-        return step, f"{path}: slice positions are off an even grid by up to {unevenness:.2g} mm"
-    return step, ""
+        doubts.append(f"slice positions are off an even grid by up to {unevenness:.2g} mm")
+    return step, f"{path}: {'; '.join(doubts)}" if doubts else ""
+
+
+def _sideways(offsets: np.ndarray, along: np.ndarray) -> tuple[float, np.ndarray]:
+    """How much a stack leans (mm sideways a mm along), and how far each slice lies aside of the leaning line.
+
+    The line is the one that most slices lie on (Theil and Sen's median of slopes), so one slice aside does not lean it.
+    """
+    steps = np.diff(along)
+    slopes = np.median(np.diff(offsets, axis=0) / steps[:, None], axis=0)
+    rest = offsets - np.outer(along, slopes)
+    rest = rest - np.median(rest, axis=0)
+    return float(np.linalg.norm(slopes)), np.linalg.norm(rest, axis=1)
+
+
+def _gap(slices: list[Slice], steps: np.ndarray) -> str:
+    usual = np.median(steps)
+    missing = np.rint(steps / usual) - 1
+    if np.abs(steps - usual * (missing + 1)).max() <= MAX_UNEVEN * usual and missing.sum() > 0:
+        where = slices[int(np.argmax(missing))].file.path.name
+        return f"{int(missing.sum())} slice(s) missing at a distance of {usual:.3g} mm (after {where})"
+    return f"the slices lie {steps.min():.3g} to {steps.max():.3g} mm apart"

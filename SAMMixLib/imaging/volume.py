@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +12,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.dicom import is_dicom, read_series
+from SAMMixLib.imaging.dicom import DIRECTORY, is_dicom, read_series
 from SAMMixLib.imaging.grid import AxialGrid
 from SAMMixLib.imaging.hounsfield import in_hu
-from SAMMixLib.imaging.itk import image_like, quiet_itk
-from SAMMixLib.imaging.nifti import check_axes, check_nifti_grid, check_spacing, look_into_nifti
+from SAMMixLib.imaging.itk import image_like, name_for_itk, printable, quiet_itk, reason
+from SAMMixLib.imaging.nifti import MAX_VOXELS, check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
+METAIMAGE_AXES = tuple(b"%d" % n for n in range(1, 11))
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -32,7 +35,7 @@ class Volume:
     def name(self) -> str:
         """The file's or folder's name without the suffix of its format."""
         suffix = next((s for s in (*READABLE, ".dcm") if self.path.name.lower().endswith(s)), "")
-        return self.path.name[: len(self.path.name) - len(suffix)]
+        return printable(self.path.name[: len(self.path.name) - len(suffix)])
 
     @cached_property
     def grid(self) -> AxialGrid:
@@ -115,42 +118,56 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         dicom = path.is_dir() or is_dicom(path)
     except OSError as error:
         raise SAMMixError(f"{path}: cannot be opened ({error.strerror})") from None
-    if series is not None and not path.is_dir():
+    if series is not None and not path.is_dir() and path.name.upper() != DIRECTORY:
         raise SAMMixError(f"{path}: a series can be chosen in a DICOM folder only; leave it out")
     image, warnings = read_series(path, series) if dicom else read_image(path)
     if "Segment0_ID" in image.GetMetaDataKeys():
         raise SAMMixError(f"{path}: a .seg.nrrd is a segmentation, not a CT")
     image, more = in_hu(path, image)
-    return Volume(image, path, tuple(warnings + more))
+    return Volume(image, path, tuple(map(printable, warnings + more)))
 
 
 def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
-    """Read an image file after its header passed every check, with warnings about the header."""
+    """Read an image file after its header passed every check, with warnings about the header.
+
+    Raises:
+        SAMMixError: unknown suffix, empty, damaged (with ITK's reason), not 3D and scalar, no valid grid.
+    """
     suffix = suffix_of(path, READABLE)
+    if not path.is_file():
+        raise SAMMixError(f"{path}: not a regular file; give the path of an image")
     if path.stat().st_size == 0:
         raise SAMMixError(f"{path}: the file is empty")
-    nifti = look_into_nifti(path) if suffix.startswith(".nii") else None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        with quiet_itk():
+    if suffix.startswith(".nii"):
+        return read_nifti(path)
+    if suffix in (".mha", ".mhd"):
+        _check_metaimage(path)
+    with name_for_itk(path) as name, quiet_itk():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(name)
+        try:
             reader.ReadImageInformation()
-    except RuntimeError:
-        raise SAMMixError(f"{path}: cannot be read as {suffix}: it is damaged, or not what its suffix says") from None
-    _check_header(path, reader)
-    warnings = check_nifti_grid(path, nifti, reader) if nifti else []
-    if reader.GetPixelID() == sitk.sitkFloat64:
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        with quiet_itk():
-            image = reader.Execute()
-    except RuntimeError:
-        raise SAMMixError(f"{path}: the voxels cannot be read: the file is truncated or damaged") from None
-    if nifti and nifti.broken.size:
-        array = sitk.GetArrayFromImage(image)
-        array.flat[nifti.broken] = np.nan
-        image = image_like(array, image)
-    return image, warnings
+        except RuntimeError as error:
+            raise SAMMixError(f"{path}: cannot be read as {suffix}: {reason(error)}") from None
+        _check_header(path, reader)
+        if reader.GetPixelID() == sitk.sitkFloat64:
+            reader.SetOutputPixelType(sitk.sitkFloat32)
+        try:
+            return reader.Execute(), []
+        except RuntimeError as error:
+            raise SAMMixError(f"{path}: the voxels cannot be read: {reason(error)}") from None
+
+
+def _check_metaimage(path: Path) -> None:
+    """Refuse sizes in a MetaImage header that end ITK's process, as a number of axes beyond all bounds does."""
+    with path.open("rb") as stream:
+        header = stream.read(1 << 14)
+    axes = re.search(rb"^\s*NDims\s*=\s*(\S*)", header, re.MULTILINE)
+    sizes = re.search(rb"^\s*DimSize\s*=([^\r\n]*)", header, re.MULTILINE)
+    numbers = sizes[1].split() if sizes else []
+    whole = all(len(number) < 20 and number.isdigit() and 0 < int(number) <= MAX_VOXELS for number in numbers)
+    if not axes or axes[1] not in METAIMAGE_AXES or len(numbers) != int(axes[1]) or not whole:
+        raise SAMMixError(f"{path}: its header has no valid sizes (NDims, DimSize): not a MetaImage file, or damaged")
 
 
 def suffix_of(path: Path, known: tuple[str, ...]) -> str:
@@ -163,6 +180,8 @@ def suffix_of(path: Path, known: tuple[str, ...]) -> str:
 
 def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    if not 0 < math.prod(reader.GetSize()) <= MAX_VOXELS:
+        raise SAMMixError(f"{path}: the sizes in its header are not valid: {' x '.join(map(str, reader.GetSize()))}")
     if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise SAMMixError(f"{path}: the voxels are complex numbers, not HU")
     if components > 1:
@@ -170,7 +189,10 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     if dimension != 3:
         what = "a 2D image" if dimension == 2 else f"a {dimension}D series"
         raise SAMMixError(f"{path}: {what} of {' x '.join(map(str, reader.GetSize()))}; give one 3D CT volume")
-    check_spacing(path, reader.GetSpacing())
+    spacing = reader.GetSpacing()
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
+        millimetres = " x ".join(f"{value:g}" for value in spacing)
+        raise SAMMixError(f"{path}: the voxel spacing is {millimetres} mm; repair the header")
     check_axes(path, AxialGrid.of(reader).affine)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from SAMMixLib.inference.interpolation import spaced
+from SAMMixLib.inference.postprocessing import spaced
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS
@@ -34,8 +34,8 @@ SIGNS = (
 
 
 @dataclass
-class Doubts:
-    """What is known of n candidate slices of one scan."""
+class Candidates:
+    """What is known of n candidate slices, of one scan or of several."""
 
     slices: np.ndarray  # int [n], k
     z: np.ndarray  # [n], mm
@@ -43,7 +43,7 @@ class Doubts:
     features: np.ndarray  # [n, 256], mean embeddings
 
     @property
-    def doubt(self) -> np.ndarray:
+    def uncertainty(self) -> np.ndarray:
         return self.signs.sum(axis=1)
 
 
@@ -53,24 +53,24 @@ def suggest(scan: Scan, labelled: Sequence[int], count: int) -> list[tuple[int, 
     Args:
         labelled: slices that need no more correction.
     """
-    found = doubts(scan, labelled)
+    found = candidates(scan, labelled)
     known = np.isin(found.slices, labelled)
-    return [(int(found.slices[n]), reason(found, n)) for n in choose(found, known, count)]
+    return [(int(found.slices[n]), reason(found, n)) for n in facility_location(found, known, count)]
 
 
-def reason(found: Doubts, n: int) -> str:
+def reason(found: Candidates, n: int) -> str:
     """The strongest sign of doubt about one candidate and those that it stands for."""
-    return f"{SIGNS[int((likeness(found)[n] @ found.signs).argmax())]}, here and on slices like it"
+    return f"{SIGNS[int((similarity(found)[n] @ found.signs).argmax())]}, here and on slices like it"
 
 
 @torch.inference_mode()
-def doubts(scan: Scan, also: Sequence[int] = ()) -> Doubts:
+def candidates(scan: Scan, also: Sequence[int] = ()) -> Candidates:
     """Look again at the slices of a segmented scan that got a box, no closer than 4 mm, and at the slices `also`."""
     step = max(1, int(SPACING_MM / scan.stack.spacing[0]))
     prompted = [k for k in range(len(scan.slices)) if len(scan.edges[k])]
     ks = sorted({*spaced(prompted, step), *also})
     signs = np.zeros((len(ks), len(SIGNS)))
-    model, batch = scan.segmenter.model, scan.segmenter.batch_size
+    model, batch = scan.segmenter.model, scan.segmenter.runtime.batch_size
     parts = [np.zeros((0, EMBEDDING_CHANNELS))]  # a scan in which nothing was found has no candidate
     for start in range(0, len(ks), batch):
         part = ks[start : start + batch]
@@ -81,42 +81,42 @@ def doubts(scan: Scan, also: Sequence[int] = ()) -> Doubts:
             continue
         embeddings, cams = embeddings[rows], scan.cams[[part[n] for n in rows]].float().to(embeddings.device)
         boxes = [scan.edges[part[n]].to(embeddings.device) for n in rows]
-        logits, iou = model.segment(embeddings, boxes, cams)
+        logits, iou = model.decode(embeddings, boxes, cams)
         masks = logits > 0
         own = bounding_boxes(masks, "one", model.config.padding)
         own = [new if len(new) else old for new, old in zip(own, boxes, strict=True)]
-        others = [model.segment(embeddings, each, cams)[0] > 0 for each in (own, [grown(box) for box in boxes])]
+        others = [model.decode(embeddings, each, cams)[0] > 0 for each in (own, [grown(box) for box in boxes])]
         signs[[start + n for n in rows], 1:] = np.stack(
             [(1 - iou.float()).clamp(0, 1).cpu(), *(1 - overlap(masks, other).cpu() for other in others)], axis=1
         )
     p = np.clip(np.nan_to_num(scan.p_liver[ks], nan=0.5), 1e-6, 1 - 1e-6)
     signs[:, 0] = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    return Doubts(np.array(ks, int), np.array(ks, float) * scan.stack.spacing[0], signs, np.concatenate(parts))
+    return Candidates(np.array(ks, int), np.array(ks, float) * scan.stack.spacing[0], signs, np.concatenate(parts))
 
 
-def joined(scans: Sequence[Doubts]) -> Doubts:
+def joined(scans: Sequence[Candidates]) -> Candidates:
     """The candidates of several scans as one: along z, scans lie far apart."""
     z = [found.z + FAR_MM * n for n, found in enumerate(scans)]
     parts = (np.concatenate([getattr(found, name) for found in scans]) for name in ("slices", "signs", "features"))
     slices, signs, features = parts
-    return Doubts(slices, np.concatenate(z), signs, features)
+    return Candidates(slices, np.concatenate(z), signs, features)
 
 
-def choose(found: Doubts, known: Sequence[bool], count: int) -> list[int]:
+def facility_location(found: Candidates, known: Sequence[bool], count: int) -> list[int]:
     """Positions of up to `count` candidates, the best first; those that are `known` (bool [n]) count as labelled."""
     free = ~np.asarray(known, bool)
-    alike = likeness(found)
+    alike = similarity(found)
     learned = alike[~free].max(axis=0, initial=0.0)
     taken: list[int] = []
     while free.any() and len(taken) < count:
-        gain = (np.maximum(alike - learned, 0.0) * found.doubt).sum(axis=1)
+        gain = (np.maximum(alike - learned, 0.0) * found.uncertainty).sum(axis=1)
         taken.append(int(np.where(free, gain, -1.0).argmax()))
         free[taken[-1]] = False
         learned = np.maximum(learned, alike[taken[-1]])
     return taken
 
 
-def likeness(found: Doubts) -> np.ndarray:
+def similarity(found: Candidates) -> np.ndarray:
     """Of all candidates [n, n], 1 on the diagonal; embeddings are measured by their median distance."""
     z = np.abs(found.z[:, None] - found.z) / ALIKE_MM
     space = np.linalg.norm(found.features[:, None] - found.features[None], axis=2)

@@ -59,7 +59,7 @@ def time_segmentation(segmenter: Segmenter, ct: Path, output: Path, progress: Pr
     achieved = encoder_gflop(segmenter.model) * encoded / max(seconds.get("encode", 0.0), 1e-9)
     return {
         "device": str(segmenter.device),
-        "dtype": str(segmenter.dtype).removeprefix("torch."),
+        "dtype": segmenter.runtime.precision,
         "slices": len(result.slices),
         "slices_with_prompt": prompted,
         "slices_encoded": encoded,
@@ -88,7 +88,7 @@ def time_naive(
     for n, one in enumerate(slices):
         if n == 1:
             started = time.perf_counter()
-        model(one[None], [whole]).mask_logits.sum().item()
+        model(one[None], boxes=[whole]).mask_logits.sum().item()
     return (time.perf_counter() - started) / sample
 
 

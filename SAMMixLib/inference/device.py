@@ -1,12 +1,14 @@
-"""Where the networks run, and in which precision."""
+"""Where the networks run, in which precision, and who is told how far they are."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 import torch
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.progress import Progress, silent
 
 _NO_MEMORY = re.compile(
     r"out of memory|not enough memory|bad_alloc|(can't|cannot|failed to) allocate"
@@ -14,6 +16,50 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What travels with every long piece of work.
+
+    Args:
+        device: where the networks run.
+        dtype: their precision. A trainer's weights stay float32, and it runs under :meth:`autocast`.
+        progress: is told of each batch; it may raise :class:`~SAMMixLib.errors.Cancelled`.
+        batch_size: slices that a network sees at once, where nothing is learned.
+
+    Example:
+        >>> Runtime().precision
+        'float32'
+    """
+
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    progress: Progress = silent
+    batch_size: int = 8
+
+    @classmethod
+    def choose(cls, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> Runtime:
+        """The device and the precision of these names, see :func:`choose_device` and :func:`choose_dtype`.
+
+        Raises:
+            SAMMixError: the wanted device is not there.
+        """
+        chosen, _ = choose_device(device)
+        return cls(chosen, choose_dtype(chosen, dtype), batch_size=batch_size)
+
+    def told(self, progress: Progress) -> Runtime:
+        """The same with another `progress`."""
+        return replace(self, progress=progress)
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> torch.autocast:
+        """A context in which layers that may run in `dtype` do; with float32 it does nothing."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from SAMMixLib.imaging.boxes import PixelBox
 
 
 @dataclass
@@ -19,7 +23,7 @@ class SegmentationResult:
     slices: np.ndarray  # uint8 [k, S, S], the windowed slices that the model saw
     slice_masks: np.ndarray  # bool [k, S, S], the mask at the model's size
     cams: np.ndarray  # float16 [k, S, S], normalised to 0..1; zeros where the classifier saw none
-    boxes: list[list[tuple[int, int, int, int]]]  # one list a slice, empty where nothing was prompted
+    boxes: list[list[PixelBox]]  # one list a slice, empty where nothing was prompted
     p_liver: np.ndarray  # float32 [k], the classifier's probability of the structure; NaN where nobody looked
     prompted: np.ndarray  # bool [k], where the classifier's decision let SAM look
     threshold: float  # of p(liver): a run of neighbouring slices is prompted if one of them reaches it
@@ -47,6 +51,36 @@ class Resegmentation:
 
     slices: list[int]  # their k in the axial stack, n of them
     mask: np.ndarray  # bool [n, j, i]
-    boxes: list[list[tuple[int, int, int, int]]]  # that led to the mask
+    boxes: list[list[PixelBox]]  # that led to the mask
     predicted_iou: np.ndarray  # float32 [n]; 0 where there was no box
     area_mm2: np.ndarray  # float32 [n]
+
+
+def measures(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, Any]:
+    """Volume, areas, mean HU and slice range of a mask [k, j, i] in a scan, as :class:`SegmentationResult` names them.
+
+    Example:
+        >>> mask = np.zeros((3, 4, 4), bool)
+        >>> mask[1, :2] = True
+        >>> found = measures(mask, np.full((3, 4, 4), 60), (5.0, 2.0, 2.0))
+        >>> found["volume_ml"], found["slice_range"], found["mean_hu"]
+        (0.16, (1, 1), 60.0)
+    """
+    with_liver = np.flatnonzero(mask.any(axis=(1, 2)))
+    return {
+        "volume_ml": float(mask.sum() * np.prod(spacing) / 1000),
+        "area_mm2": areas(mask, spacing),
+        "mean_hu": float(hu[mask].mean()) if len(with_liver) else float("nan"),
+        "slice_range": (int(with_liver[0]), int(with_liver[-1])) if len(with_liver) else None,
+    }
+
+
+def areas(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """mm2 of a mask [k, j, i] in each slice, float32 [k]."""
+    return (mask.sum(axis=(1, 2)) * (spacing[1] * spacing[2])).astype(np.float32)
+
+
+def outer_pixels(box: Sequence[float]) -> PixelBox:
+    """The pixels of the S x S slice that hold the edges of a box."""
+    x0, y0, x1, y1 = box
+    return PixelBox(int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)) - 1, int(np.ceil(y1)) - 1)

@@ -1,28 +1,33 @@
-"""SAM-Mix on a whole CT: gate, CAM, box, SAM, and back onto the scan's own grid; then again on single slices."""
+"""SAM-Mix on a whole CT: which slices, CAM, box, SAM, and back onto the scan's own grid; then single slices again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-from SAMMixLib.config import VolumeConfig
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.boxes import PixelBox
 from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
-from SAMMixLib.inference.gating import gate
-from SAMMixLib.inference.interpolation import LOGIT_LIMIT, fill_between, spaced
-from SAMMixLib.inference.results import Resegmentation, SegmentationResult
+from SAMMixLib.inference.plausibility import doubts_about
+from SAMMixLib.inference.postprocessing import (
+    LOGIT_LIMIT,
+    fill_between,
+    hysteresis_threshold,
+    largest_component,
+    smooth_boxes,
+    spaced,
+)
+from SAMMixLib.inference.results import Resegmentation, SegmentationResult, areas, measures, outer_pixels
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.method.windowing import windowed
@@ -33,7 +38,9 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Clock:
+class StageClock:
+    """Seconds of each stage, added up."""
+
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -43,12 +50,20 @@ class _Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+class Decision(NamedTuple):
+    """Which slices are prompted, and by which thresholds of p(liver); see :class:`SegmentationResult`."""
+
+    prompted: np.ndarray  # bool [k]
+    threshold: float
+    keep_threshold: float
+
+
 class Scan:
     """One CT before one model, with all that was found so far.
 
-    The classifier sees every slice; only those between the gate's limits cost an encoder pass. What the paper does per
-    slice is done per slice. Gate, box smoothing, refinement, interpolation between thin slices and the choice of the
-    largest 3D component are the steps of :class:`~SAMMixLib.config.VolumeConfig`.
+    The classifier sees every slice; only those that are prompted cost an encoder pass. What the paper does per slice
+    are the steps of :class:`~SAMMixLib.method.sam_mix.SAMMix`; what is added on a whole scan are those of
+    :mod:`~SAMMixLib.inference.postprocessing`, each with its switch in :class:`~SAMMixLib.config.VolumeConfig`.
 
     Args:
         cache_bytes: how much of the embeddings to keep for :meth:`resegment`; 0 keeps none.
@@ -56,7 +71,7 @@ class Scan:
 
     def __init__(self, segmenter: Segmenter, volume: Volume, cache_bytes: int = 0) -> None:
         self.segmenter, self.volume = segmenter, volume
-        self._clock = _Clock()
+        self._clock = StageClock()
         with self._clock("window"):
             self.stack = volume.axial()
             size = segmenter.config.model.size
@@ -65,89 +80,107 @@ class Scan:
         count = len(self.slices)
         self.p_liver = np.full(count, np.nan, np.float32)  # NaN: not classified yet
         self.cams = torch.zeros(count, size, size, dtype=torch.float16)
-        self.edges = [torch.zeros(0, 4) for _ in range(count)]  # the boxes that CAMs gave, in the frame
+        self.edges = [torch.zeros(0, 4) for _ in range(count)]  # the boxes that CAMs gave, in the square
         self._embeddings = EmbeddingCache(cache_bytes)
 
     def segment(self, progress: Progress = silent, slices: Sequence[int] | None = None) -> SegmentationResult:
         """Segment the liver in the whole scan, or in given slices only; in smaller batches where memory runs out.
 
-        Given slices stay on their own: the model's `presence` decides on each, not the gate, and no 3D component is
-        dropped. All else is empty, and p(liver) NaN.
+        Given slices stay on their own: the model's prompt threshold decides on each, not the neighbours, and no 3D
+        component is dropped. All else is empty, and p(liver) NaN.
 
         Raises:
             SAMMixError: memory does not suffice for one slice, or there is no such slice.
             Cancelled: from `progress`.
         """
-        if slices is not None:
-            slices = sorted(set(slices))
-            self._check(slices)
+        chosen = None if slices is None else self._checked(slices)
         while True:
             try:
-                return self._segment(slices, progress)
+                return self._segment(chosen, progress)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                if self.segmenter.batch_size == 1:
-                    other = "close other programs" if self.segmenter.device.type == "cpu" else "use --device cpu"
-                    raise SAMMixError(f"{self.segmenter.device}: not enough memory for one slice; {other}") from error
-                self.segmenter.batch_size //= 2
+                runtime = self.segmenter.runtime
+                if runtime.batch_size == 1:
+                    other = "close other programs" if runtime.device.type == "cpu" else "use --device cpu"
+                    raise SAMMixError(f"{runtime.device}: not enough memory for one slice; {other}") from error
+                self.segmenter.runtime = replace(runtime, batch_size=runtime.batch_size // 2)
 
     @torch.inference_mode()
     def _segment(self, chosen: list[int] | None, progress: Progress) -> SegmentationResult:
-        segmenter, clock = self.segmenter, self._clock
-        model, settings = segmenter.model, segmenter.config.volume
+        settings, clock = self.segmenter.config.volume, self._clock
         with clock("classify"):
-            shared = self._classify(range(len(self.slices)) if chosen is None else chosen, progress)
-            if chosen is None:
-                high, low = settings.gate_high, settings.gate_low
-                gated = gate(self.p_liver, high, low)
-            else:
-                high = low = model.config.presence
-                gated = self.p_liver >= low  # NaN where nobody looked, which reaches nothing
-            self.edges = self._prompt(gated, settings)
-        prompted = [k for k in range(len(self.slices)) if len(self.edges[k])]
-        encoded = spaced(prompted, max(1, int(settings.gap_mm / self.stack.spacing[0])))
+            features = self._classify(range(len(self.slices)) if chosen is None else chosen, progress)
+            decision = self._decide(alone=chosen is not None)
+            self.edges = self.segmenter.model.boxes_from_cam(self.cams.float(), torch.from_numpy(decision.prompted))
+            if settings.smooth_boxes:
+                self.edges = smooth_boxes(self.edges, settings.smooth_boxes)
+        with_box = [k for k in range(len(self.slices)) if len(self.edges[k])]
+        encoded = spaced(with_box, max(1, int(settings.gap_mm / self.stack.spacing[0])))
+        mask_logits, predicted_iou = self._look(encoded, features, progress)
+        with clock("resample"):
+            fill_between(mask_logits, encoded, with_box)
+            mask = self._restored(mask_logits)
+            if settings.largest_component and self.segmenter.structure.single and chosen is None:
+                mask = largest_component(mask)
+        # Of chosen slices nothing is expected of the whole.
+        alone = chosen is not None
+        doubts = [] if alone else doubts_about(mask, self.stack.array, self.stack.spacing, self.segmenter.structure)
+        return self._result(mask, decision, predicted_iou, doubts)
+
+    def _decide(self, alone: bool) -> Decision:
+        """Each slice by itself, or all along z."""
+        if alone:
+            threshold = self.segmenter.config.model.prompt_threshold
+            return Decision(self.p_liver >= threshold, threshold, threshold)  # NaN reaches nothing
+        high, low = self.segmenter.config.volume.gate_high, self.segmenter.config.volume.gate_low
+        return Decision(hysteresis_threshold(self.p_liver, high, low), high, low)
+
+    def _look(
+        self, ks: list[int], features: Mapping[int, Tensor] | None, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """SAM on the slices `ks`: mask logits [k, S, S] (float16) of the whole scan, and predicted IoU [k]."""
         mask_logits = np.full(self.cams.shape, -LOGIT_LIMIT, np.float16)
         predicted_iou = np.zeros(len(self.slices), np.float32)
-        for done, ks in _batches(encoded, segmenter.batch_size):
-            with clock("encode"):
-                embeddings = self.embed(ks, shared)
-            with clock("decode"):
-                logits, iou, final = self._decode(ks, embeddings, [self.edges[k] for k in ks], settings.refine)
-            for k, box in zip(ks, final, strict=True):
+        for done, part in self._batches(ks):
+            with self._clock("encode"):
+                embeddings = self.embed(part, features)
+            with self._clock("decode"):
+                refine = self.segmenter.config.volume.refine
+                logits, iou, final = self._decode(part, embeddings, [self.edges[k] for k in part], refine)
+            for k, box in zip(part, final, strict=True):
                 self.edges[k] = box
-            mask_logits[ks] = logits
-            predicted_iou[ks] = iou
-            progress("segment slices", done, len(encoded))
-        with clock("resample"):
-            fill_between(mask_logits, encoded, prompted)
-            mask = _restore(mask_logits, self.resize)
-            if settings.largest_component and segmenter.structure.single and chosen is None:
-                mask = largest_component(mask)
-            slice_masks = np.zeros(mask_logits.shape, bool)
+            mask_logits[part], predicted_iou[part] = logits, iou
+            progress("segment slices", done, len(ks))
+        return mask_logits, predicted_iou
+
+    def _result(
+        self, mask: np.ndarray, decision: Decision, predicted_iou: np.ndarray, doubts: list[str]
+    ) -> SegmentationResult:
+        with self._clock("resample"):
+            slice_masks = np.zeros(self.cams.shape, bool)
             kept = np.flatnonzero(mask.any(axis=(1, 2)))
             slice_masks[kept] = self.resize.apply_mask(mask[kept])
         cams = self.cams.numpy().copy()
-        cams[~gated] = 0
+        cams[~decision.prompted] = 0
+        segmenter = self.segmenter
         return SegmentationResult(
             mask=mask,
             slices=(self.slices[:, 0] * 255).round().byte().numpy(),
             slice_masks=slice_masks,
             cams=cams,
-            boxes=[[_inclusive(box) for box in of_slice.tolist()] for of_slice in self.edges],
+            boxes=[[outer_pixels(box) for box in of_slice.tolist()] for of_slice in self.edges],
             p_liver=self.p_liver.copy(),
-            prompted=gated,
-            threshold=high,
-            keep_threshold=low,
+            **decision._asdict(),
             predicted_iou=predicted_iou,
             spacing=self.stack.spacing,
-            **_figures(mask, self.stack.array, self.stack.spacing),
+            **measures(mask, self.stack.array, self.stack.spacing),
             device=str(segmenter.device),
-            dtype=str(segmenter.dtype).removeprefix("torch."),
+            dtype=segmenter.runtime.precision,
             model_name=segmenter.name,
             structure=segmenter.structure.name,
-            seconds=clock.seconds,
-            warnings=self.volume.warnings,
+            seconds=self._clock.seconds,
+            warnings=(*self.volume.warnings, *doubts),
         )
 
     @torch.inference_mode()
@@ -167,66 +200,98 @@ class Scan:
             SAMMixError: no such slice, or a box that is not inside it.
             Cancelled: from `progress`.
         """
-        ks = sorted(prompts)
-        self._check(ks)
-        model = self.segmenter.model
+        ks = self._checked(prompts)
         by_cam = [k for k in ks if prompts[k] is None]
-        self._classify([k for k in (ks if model.config.dense_mask else by_cam) if np.isnan(self.p_liver[k])], progress)
-        edges = {k: self._given_edges(k, prompts[k]) for k in ks if prompts[k] is not None}
+        needed = ks if self.segmenter.model.config.dense_mask else by_cam
+        self._classify([k for k in needed if np.isnan(self.p_liver[k])], progress)
+        edges = {k: self._given_edges(k, boxes) for k, boxes in prompts.items() if boxes is not None}
         for k in by_cam:
-            edges[k] = self.edges[k] = self._cam_edges(k)
-        prompted = [k for k in ks if len(edges[k])]
+            (self.edges[k],) = self.segmenter.model.boxes_from_cam(self.cams[k : k + 1].float(), torch.tensor([True]))
+            edges[k] = self.edges[k]
+        with_box = [k for k in ks if len(edges[k])]
         mask = np.zeros((len(ks), *self.resize.shape), bool)
         predicted_iou = np.zeros(len(ks), np.float32)
-        for done, part in _batches(prompted, self.segmenter.batch_size):
+        for done, part in self._batches(with_box):
             logits, iou, _ = self._decode(part, self.embed(part), [edges[k] for k in part])
             places = [ks.index(k) for k in part]
-            mask[places] = _restore(logits, self.resize)
-            predicted_iou[places] = iou
-            progress("segment slices", done, len(prompted))
+            mask[places], predicted_iou[places] = self._restored(logits), iou
+            progress("segment slices", done, len(with_box))
         for k, of_slice in zip(ks, mask, strict=True):
-            if prompts[k]:
-                of_slice &= self._within(k, prompts[k])
+            if boxes := prompts[k]:
+                of_slice &= self._within(k, boxes)
         return Resegmentation(
             slices=ks,
             mask=mask,
             boxes=[self.resize.invert_boxes(edges[k].tolist()) for k in ks],
             predicted_iou=predicted_iou,
-            area_mm2=_areas(mask, self.stack.spacing),
+            area_mm2=areas(mask, self.stack.spacing),
         )
 
     def bounds(self, k: int) -> list[PixelBox]:
         """The boxes that the CAM gave on a slice, in its pixels at full resolution."""
         return self.resize.invert_boxes(self.edges[k].tolist())
 
-    def _check(self, slices: Sequence[int]) -> None:
-        beyond = [k for k in slices if not 0 <= k < len(self.slices)]
-        if beyond:
-            raise SAMMixError(f"slice {beyond[0]}: the scan has the slices 0 to {len(self.slices) - 1}")
+    def embed(self, ks: Sequence[int], features: Mapping[int, Tensor] | None = None) -> Tensor:
+        """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch, from `features` where known."""
+        segmenter, kept = self.segmenter, self._embeddings
+        found = {k: kept.get(k) for k in ks if k in kept}
+        missing = [k for k in ks if k not in found]
+        if missing:
+            known = None if features is None else torch.stack([features[k] for k in missing])
+            encoded = segmenter.model.embed(self.slices[missing].to(segmenter.device), known)
+            for k, embedding in zip(missing, encoded, strict=True):
+                kept.put(k, embedding)
+            if not found:
+                return encoded
+            found |= zip(missing, encoded, strict=True)
+        return torch.stack([found[k].to(segmenter.device, segmenter.dtype) for k in ks])
 
     def _classify(self, slices: Sequence[int], progress: Progress) -> dict[int, Tensor] | None:
         """Fill in p(liver) and CAMs; the encoder's features by slice where the classifier is a head on them."""
         model = self.segmenter.model
         shared: dict[int, Tensor] | None = {} if model.shares_encoder else None
-        for done, ks in _batches(slices, self.segmenter.batch_size):
+        for done, ks in self._batches(slices):
             part = self.slices[ks].to(self.segmenter.device)
-            features = None if shared is None else model.backbone.begin(part)
+            features = None if shared is None else model.encode_frozen(part)
             maps = model.classify(part, features)
             self.p_liver[ks] = liver_logit(maps).sigmoid().cpu().numpy()
-            self.cams[ks] = model.activate(maps).half().cpu()
-            if shared is not None:
+            self.cams[ks] = model.cam(maps).half().cpu()
+            if shared is not None and features is not None:
                 shared |= zip(ks, features, strict=True)
             progress("classify slices", done, len(slices))
         return shared
 
-    def _prompt(self, gated: np.ndarray, settings: VolumeConfig) -> list[Tensor]:
-        # The gate has decided on presence, so no slice is dropped again by its own p(liver).
-        logit = torch.where(torch.from_numpy(gated), torch.inf, -torch.inf)
-        boxes = self.segmenter.model.prompt(self.cams.float(), logit)
-        return smooth_boxes(boxes, settings.smooth_boxes) if settings.smooth_boxes else boxes
+    def _decode(
+        self, ks: Sequence[int], embeddings: Tensor, boxes: list[Tensor], refine: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, list[Tensor]]:
+        """Mask logits (float16), predicted IoU and the boxes that led to them.
 
-    def _cam_edges(self, k: int) -> Tensor:
-        return self.segmenter.model.prompt(self.cams[k : k + 1].float(), torch.tensor([torch.inf]))[0]
+        Each of `refine` further passes prompts with the bounds of the last mask.
+        """
+        model = self.segmenter.model
+        boxes = [box.to(embeddings.device) for box in boxes]
+        cams = self.cams[ks].float().to(embeddings.device)
+        logits, iou = model.decode(embeddings, boxes, cams)
+        for _ in range(refine):
+            found = bounding_boxes(logits > 0, model.config.regions, model.config.padding)
+            boxes = [new if len(new) else old for new, old in zip(found, boxes, strict=True)]
+            logits, iou = model.decode(embeddings, boxes, cams)
+        clipped = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().cpu().numpy()
+        return clipped, iou.cpu().numpy(), [box.cpu() for box in boxes]
+
+    def _restored(self, mask_logits: np.ndarray) -> np.ndarray:
+        """Bool [k, rows, columns] on the scan's grid; only slices that hold something cost anything."""
+        mask = np.zeros((len(mask_logits), *self.resize.shape), bool)
+        for k in np.flatnonzero((mask_logits > 0).any(axis=(1, 2))):
+            mask[k] = self.resize.invert(mask_logits[k : k + 1].astype(np.float32))[0] > 0
+        return mask
+
+    def _checked(self, slices: Iterable[int]) -> list[int]:
+        ks = sorted(set(slices))
+        beyond = [k for k in ks if not 0 <= k < len(self.slices)]
+        if beyond:
+            raise SAMMixError(f"slice {beyond[0]}: the scan has the slices 0 to {len(self.slices) - 1}")
+        return ks
 
     def _given_edges(self, k: int, boxes: Sequence[PixelBox]) -> Tensor:
         rows, columns = self.resize.shape
@@ -249,92 +314,9 @@ class Scan:
             inside[j0 : j1 + 1, i0 : i1 + 1] = True
         return inside
 
-    def embed(self, ks: Sequence[int], features: Mapping[int, Tensor] | None = None) -> Tensor:
-        """Embeddings ``[n, 256, e, e]``: those kept, the others encoded in one batch, from `features` where known."""
-        segmenter, kept = self.segmenter, self._embeddings
-        found = {k: kept.get(k) for k in ks if k in kept}
-        missing = [k for k in ks if k not in found]
-        if missing:
-            known = None if features is None else torch.stack([features[k] for k in missing])
-            encoded = segmenter.model.embed(self.slices[missing].to(segmenter.device), known)
-            for k, embedding in zip(missing, encoded, strict=True):
-                kept.put(k, embedding)
-            if not found:
-                return encoded
-            found |= zip(missing, encoded, strict=True)
-        return torch.stack([found[k].to(segmenter.device, segmenter.dtype) for k in ks])
-
-    def _decode(
-        self, ks: Sequence[int], embeddings: Tensor, boxes: list[Tensor], refine: int = 0
-    ) -> tuple[np.ndarray, np.ndarray, list[Tensor]]:
-        """Mask logits (float16), predicted IoU and the boxes that led to them.
-
-        Each of `refine` further passes prompts with the bounds of the last mask.
-        """
-        model = self.segmenter.model
-        boxes = [box.to(embeddings.device) for box in boxes]
-        cams = self.cams[ks].float().to(embeddings.device)
-        logits, iou = model.segment(embeddings, boxes, cams)
-        for _ in range(refine):
-            found = bounding_boxes(logits > 0, model.config.regions, model.config.padding)
-            boxes = [new if len(new) else old for new, old in zip(found, boxes, strict=True)]
-            logits, iou = model.segment(embeddings, boxes, cams)
-        clipped = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().cpu().numpy()
-        return clipped, iou.cpu().numpy(), [box.cpu() for box in boxes]
-
-
-def _restore(mask_logits: np.ndarray, resize: ResizeToSquare) -> np.ndarray:
-    """Bool [k, rows, columns] on the scan's grid; only slices that hold something cost anything."""
-    mask = np.zeros((len(mask_logits), *resize.shape), bool)
-    for k in np.flatnonzero((mask_logits > 0).any(axis=(1, 2))):
-        mask[k] = resize.invert(mask_logits[k : k + 1].astype(np.float32))[0] > 0
-    return mask
-
-
-def _batches(slices: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]]:
-    """The slice numbers in batches of `size`, each with how many are done after it."""
-    for start in range(0, len(slices), size):
-        part = list(slices[start : start + size])
-        yield start + len(part), part
-
-
-def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
-    """Replace each side of a slice's box by its median over the slices within `reach`, where each has one box."""
-    smooth = []
-    for k, box in enumerate(boxes):
-        near = [other for other in boxes[max(0, k - reach) : k + reach + 1] if len(other) == 1]
-        smooth.append(torch.cat(near).median(dim=0, keepdim=True).values if len(box) == 1 else box)
-    return smooth
-
-
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected component of a 3D mask."""
-    bounds = ndimage.find_objects(mask.astype(np.uint8))
-    if not bounds:
-        return mask
-    labels, count = ndimage.label(mask[bounds[0]])
-    if count > 1:
-        kept = np.zeros_like(mask)
-        kept[bounds[0]] = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-        return kept
-    return mask
-
-
-def _inclusive(box: list[float]) -> tuple[int, int, int, int]:
-    """Edge coordinates as the inclusive pixel bounds that hold them."""
-    x0, y0, x1, y1 = box
-    return int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)) - 1, int(np.ceil(y1)) - 1
-
-
-def _figures(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> dict:
-    with_liver = np.flatnonzero(mask.any(axis=(1, 2)))
-    return {
-        "volume_ml": float(mask.sum() * np.prod(spacing) / 1000),
-        "area_mm2": _areas(mask, spacing),
-        "mean_hu": float(hu[mask].mean()) if len(with_liver) else float("nan"),
-        "slice_range": (int(with_liver[0]), int(with_liver[-1])) if len(with_liver) else None,
-    }
-
-
-def _areas(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    return (mask.sum(axis=(1, 2)) * (spacing[1] * spacing[2])).astype(np.float32)
+    def _batches(self, slices: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """The slice numbers in batches, each with how many are done after it."""
+        size = self.segmenter.runtime.batch_size
+        for start in range(0, len(slices), size):
+            part = list(slices[start : start + size])
+            yield start + len(part), part

@@ -9,11 +9,12 @@ import torch
 
 from SAMMixLib.config import Config
 from SAMMixLib.imaging.volume import Volume
-from SAMMixLib.inference.device import choose_device, choose_dtype
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.sam_mix import SAMMix
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.networks.fusion import fuse_gelu
 from SAMMixLib.progress import Progress, silent
@@ -27,10 +28,16 @@ class Segmenter:
     model: SAMMix
     config: Config
     name: str
-    device: torch.device
-    dtype: torch.dtype
-    batch_size: int = 8
+    runtime: Runtime
     structure: Structure = LIVER
+
+    @property
+    def device(self) -> torch.device:
+        return self.runtime.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.runtime.dtype
 
     @classmethod
     def from_bundle(
@@ -38,35 +45,39 @@ class Segmenter:
         model: str | Path,
         device: str = "auto",
         dtype: str = "auto",
+        *,
         batch_size: int = 8,
         base_weights: str | Path | None = None,
     ) -> Segmenter:
         """Load a bundle, given by its name or its folder, for inference.
 
+        Args:
+            device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps.
+            dtype: auto, float32, bfloat16 or float16.
+            base_weights: the file of a ViT backbone's public weights.
+
         Raises:
             SAMMixError: the bundle, its base weights or the device are not usable.
         """
         folder = find_model(model)
-        bundle = open_bundle(folder)
-        chosen, _ = choose_device(device)
-        precision = choose_dtype(chosen, dtype)
-        ready = prepare(load_bundle(folder, base_weights, fold=True), chosen, precision)
-        return cls(ready, bundle.config, bundle.name, chosen, precision, batch_size, bundle.structure)
+        bundle, runtime = open_bundle(folder), Runtime.choose(device, dtype, batch_size)
+        ready = prepare(load_bundle(folder, base_weights, fold=True), runtime)
+        return cls(ready, bundle.config, bundle.name, runtime, bundle.structure)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
         """The structure in a CT in any orientation, see :meth:`SAMMixLib.inference.scan.Scan.segment`."""
         return Scan(self, volume).segment(progress)
 
 
-def prepare(model: SAMMix, device: torch.device, dtype: torch.dtype) -> SAMMix:
-    """Convert the networks to `dtype` and fuse what this device fuses, for inference only.
+def prepare(model: SAMMix, runtime: Runtime) -> SAMMix:
+    """Convert the networks to the runtime's precision and fuse what its device fuses, for inference only.
 
     The prompt encoder stays in float32.
     """
     model = model.eval().requires_grad_(False)
-    model.backbone.cast(dtype)
-    model.classifier.to(dtype)
-    model = model.to(device)
-    if device.type == "cpu":
+    model.backbone.cast(runtime.dtype)
+    model.classifier.to(runtime.dtype)
+    model = model.to(runtime.device)
+    if runtime.device.type == "cpu":
         fuse_gelu(model.backbone.image_encoder)
     return model

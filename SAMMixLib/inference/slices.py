@@ -10,12 +10,12 @@ from torch import Tensor
 
 from SAMMixLib.config import VolumeConfig
 from SAMMixLib.data.slices import SliceDataset
-from SAMMixLib.inference.gating import gate
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.postprocessing import hysteresis_threshold
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.method.windowing import windowed
-from SAMMixLib.progress import Progress, silent
 
 PROMPTS = ("cam", "oracle")
 
@@ -33,87 +33,89 @@ class SlicePredictions:
     cams: np.ndarray | None = None  # uint8 [n, S, S], 255 is 1; of networks that have none None
 
 
-@torch.inference_mode()
-def predict_slices(
-    model: SAMMix,
-    dataset: SliceDataset,
-    prompt: str = "cam",
-    batch_size: int = 8,
-    dtype: torch.dtype = torch.float32,
-    gating: VolumeConfig | None = None,
-    progress: Progress = silent,
-    features: np.ndarray | None = None,
-) -> SlicePredictions:
-    """Segment the slices of a data set, each on its own but for `gating`.
+@dataclass(frozen=True)
+class SlicePredictor:
+    """Segments the slices of a data set, each on its own but for `along_z`.
 
     Args:
-        prompt: ``cam``: nothing but the image goes in. ``oracle``: the box of the reference mask, with the config's
-            padding, prompts SAM; the classifier's answer is reported but not used. The two must never be mixed.
-        dtype: of autocast; float32 is none.
-        gating: decide on each patient's slices together, as for a scan, instead of by `presence` alone.
-        features: [n, c, h, w], what the backbone's frozen part makes of the slices, where that is known already.
+        model: on its device.
+        runtime: its dtype is that of autocast.
+        along_z: decide on each patient's slices together, as for a scan, instead of by the prompt threshold alone.
+        prompt_all: every slice with a CAM gets a prompt, whatever p(liver): what a threshold is chosen on.
     """
-    if prompt not in PROMPTS:
-        raise ValueError(f"prompt {prompt!r} is none of {PROMPTS}")
-    model.eval()
-    device = next(model.parameters()).device
-    size = model.config.size
-    masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
-    cams = np.zeros(masks.shape, np.uint8)
-    given: list[Tensor] | None = None
-    if prompt == "oracle":
-        gating = None
-        given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
-    elif gating is not None:
-        given, passed = _gated_boxes(model, dataset, gating, batch_size, device, dtype, features)
-    boxes: list[Tensor] = []
-    for start in range(0, len(dataset), batch_size):
-        part = slice(start, min(start + batch_size, len(dataset)))
-        slices = windowed(dataset.images[part], model.config).to(device)
-        of_part = None if given is None else [box.to(device) for box in given[part]]
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            output = model(slices, of_part, known(features, part, device))
-        masks[part] = (output.mask_logits > 0).cpu().numpy()
-        p_liver[part] = output.logit.sigmoid().cpu().numpy()
-        cams[part] = (output.cams.float() * 255).round().byte().cpu().numpy()
-        boxes += [box.cpu() for box in output.boxes]
-        progress("segment slices", part.stop, len(dataset))
-    high = low = model.config.presence
-    prompted = p_liver >= low
-    if gating is not None:
-        high, low = gating.gate_high, gating.gate_low
-        prompted = passed
-    return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams)
 
+    model: SAMMix
+    runtime: Runtime = Runtime()
+    along_z: VolumeConfig | None = None
+    prompt_all: bool = False
 
-def _gated_boxes(
-    model: SAMMix,
-    dataset: SliceDataset,
-    gating: VolumeConfig,
-    batch_size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    features: np.ndarray | None,
-) -> tuple[list[Tensor], np.ndarray]:
-    """CAM boxes on the slices that pass the gate along z of their patient, and which pass, bool [n]."""
-    p_liver, cams = [], []
-    for start in range(0, len(dataset), batch_size):
-        part = slice(start, start + batch_size)
-        slices = windowed(dataset.images[part], model.config).to(device)
-        seen = known(features, part, device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            if seen is None and model.shares_encoder:
-                seen = model.backbone.begin(slices)
-            maps = model.classify(slices, seen)
-        p_liver.append(liver_logit(maps).sigmoid().cpu().numpy())
-        cams.append(model.activate(maps).half().cpu())
-    p, passed = np.concatenate(p_liver), np.zeros(len(dataset), bool)
-    for name in dataset.patient_names():
-        own = np.flatnonzero(dataset.patients == name)
-        own = own[np.argsort(dataset.indices[own])]
-        passed[own] = gate(p[own], gating.gate_high, gating.gate_low)
-    logit = torch.where(torch.from_numpy(passed), torch.inf, -torch.inf)
-    return model.prompt(torch.cat(cams).float(), logit), passed
+    @torch.inference_mode()
+    def __call__(
+        self, dataset: SliceDataset, prompt: str = "cam", features: np.ndarray | None = None
+    ) -> SlicePredictions:
+        """Predict.
+
+        Args:
+            prompt: ``cam``: nothing but the image goes in. ``oracle``: the box of the reference mask, with the
+                config's padding, prompts SAM; the classifier's answer is reported but not used. The two must never be
+                mixed.
+            features: [n, c, h, w] of the backbone's frozen part, where they are known already.
+        """
+        if prompt not in PROMPTS:
+            raise ValueError(f"prompt {prompt!r} is none of {PROMPTS}")
+        model, size = self.model.eval(), self.model.config.size
+        high = low = 0.0 if self.prompt_all else model.config.prompt_threshold
+        given = prompted = None
+        if prompt == "oracle":
+            given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
+        elif self.along_z is not None:
+            high, low = self.along_z.gate_high, self.along_z.gate_low
+            given, prompted = self._along_z(dataset, high, low, features)
+        masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
+        cams, boxes = np.zeros(masks.shape, np.uint8), []
+        for part in self._batches(len(dataset)):
+            slices = self._slices(dataset, part)
+            of_part = None if given is None else [box.to(slices.device) for box in given[part]]
+            every = torch.ones(len(slices), dtype=torch.bool) if self.prompt_all else None
+            with self.runtime.autocast():
+                output = model(slices, prompted=every, boxes=of_part, features=known(features, part, slices.device))
+            masks[part] = (output.mask_logits > 0).cpu().numpy()
+            p_liver[part] = output.logit.sigmoid().cpu().numpy()
+            cams[part] = (output.cams.float() * 255).round().byte().cpu().numpy()
+            boxes += [box.cpu() for box in output.boxes]
+            self.runtime.progress("segment slices", part.stop, len(dataset))
+        if prompted is None:
+            prompted = p_liver >= low
+        return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams)
+
+    def _along_z(
+        self, dataset: SliceDataset, high: float, low: float, features: np.ndarray | None
+    ) -> tuple[list[Tensor], np.ndarray]:
+        """CAM boxes of the slices that pass the hysteresis threshold along z of their patient; which pass, bool [n]."""
+        p_liver, prompted = np.zeros(len(dataset), np.float32), np.zeros(len(dataset), bool)
+        cams = torch.zeros(len(dataset), *(self.model.config.size,) * 2, dtype=torch.float16)  # as a scan keeps them
+        for part in self._batches(len(dataset)):
+            slices = self._slices(dataset, part)
+            seen = known(features, part, slices.device)
+            with self.runtime.autocast():
+                if seen is None and self.model.shares_encoder:
+                    seen = self.model.encode_frozen(slices)
+                maps = self.model.classify(slices, seen)
+            p_liver[part] = liver_logit(maps).sigmoid().cpu().numpy()
+            cams[part] = self.model.cam(maps).half().cpu()
+        for name in dataset.patient_names():
+            own = np.flatnonzero(dataset.patients == name)
+            own = own[np.argsort(dataset.indices[own])]
+            prompted[own] = hysteresis_threshold(p_liver[own], high, low)
+        return self.model.boxes_from_cam(cams.float(), torch.from_numpy(prompted)), prompted
+
+    def _slices(self, dataset: SliceDataset, part: slice) -> Tensor:
+        device = next(self.model.parameters()).device
+        return windowed(dataset.images[part], self.model.config).to(device)
+
+    def _batches(self, count: int) -> list[slice]:
+        size = self.runtime.batch_size
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def known(features: np.ndarray | None, which: slice | np.ndarray, device: torch.device) -> Tensor | None:
@@ -122,7 +124,16 @@ def known(features: np.ndarray | None, which: slice | np.ndarray, device: torch.
 
 
 def mean_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
-    """Mean Dice per slice over the slices where either mask holds liver: a miss and a false alarm both count 0."""
+    """Mean Dice per slice over the slices where either mask holds liver: a miss and a false alarm both count 0.
+
+    Args:
+        predicted, reference: [n, S, S], not 0 is liver.
+
+    Example:
+        >>> one, none = np.ones((1, 2, 2)), np.zeros((1, 2, 2))
+        >>> mean_dice(np.concatenate([one, one, none]), np.concatenate([one, none, none]))
+        0.5
+    """
     predicted, reference = predicted.astype(bool), reference.astype(bool)
     overlap = (predicted & reference).sum(axis=(1, 2))
     total = predicted.sum(axis=(1, 2)) + reference.sum(axis=(1, 2))

@@ -1,8 +1,8 @@
-"""Eq. 4: the class activation map, and the image-level decision that comes with it.
+"""The class activation map, and the image-level decision that comes with it.
 
 The classifier ends in a 1 x 1 convolution to two maps (no liver, liver) followed by global average pooling. Averaging
-and the linear layer commute, so the liver map *is* ``sum_i w_i F_i`` of eq. 4: the CAM costs nothing, and equals
-gradient Grad-CAM up to a constant (``Testing/library/test_cam.py`` checks it).
+and the linear layer commute, so the liver map is the weighted sum of features that the paper calls g: the CAM costs
+nothing, and equals gradient Grad-CAM up to a constant (``Testing/method/test_equations.py`` checks it).
 """
 
 from __future__ import annotations

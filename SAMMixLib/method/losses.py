@@ -1,8 +1,8 @@
 """The two losses of the paper, both MONAI's.
 
-Eq. 3 is MONAI's sigmoid :class:`~monai.losses.FocalLoss` on the log-odds of liver, with the alpha and gamma of Lin et
-al. since the paper names none. Eq. 9 is MONAI's :class:`~monai.losses.DiceLoss` per slice on SAM's mask; a share of
-cross entropy may be added (the paper adds none).
+The classification loss is MONAI's sigmoid :class:`~monai.losses.FocalLoss` on the log-odds of liver, with the alpha and
+gamma of Lin et al. since the paper names none. The segmentation loss is MONAI's :class:`~monai.losses.DiceLoss` per
+slice on SAM's mask; a share of cross entropy may be added (the paper adds none).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def activation_loss(maps: Tensor, masks: Tensor) -> Tensor:
     """Dice between the normalised liver map of ``[n, 2, h, w]`` and the masks ``[n, H, W]``; not in the paper.
 
     It makes the thresholded CAM, and so the box, cover the liver instead of its most telling part. It acts on the map
-    that eq. 6 thresholds, so the logits stay free.
+    that is thresholded, so the logits stay free.
     """
     g = maps[:, 1:].float().relu()
     g = g / g.detach().amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)

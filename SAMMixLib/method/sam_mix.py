@@ -1,25 +1,27 @@
-"""Fig. 1 of the paper as one module: classifier, CAM, mask, box, SAM."""
+"""Fig. 1 of the paper, step by step. All that segments or trains calls these steps, and none stands anywhere else.
+
+::
+
+    slices -> classify -> prompted?  -> boxes_from_cam -.
+       |       (cam)     (p(liver))                      v
+       `----> encode_frozen -> encode_adapted (LoRA) -> decode -> mask
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from SAMMixLib.config import LITE_MEDSAM, ModelConfig
-from SAMMixLib.errors import SAMMixError
+from SAMMixLib.config import ModelConfig
 from SAMMixLib.method.cam import class_activation_map, liver_logit
-from SAMMixLib.method.prompts import binary_mask, bounding_boxes
-from SAMMixLib.networks.classifiers.encoder_head import EncoderHead
-from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
-from SAMMixLib.networks.lora import add_lora, fold_lora
+from SAMMixLib.method.prompts import binary_mask, bounding_boxes, dense_prompt
+from SAMMixLib.networks.classifiers.resnet38 import CamClassifier
 from SAMMixLib.networks.sam.backbone import Backbone
-from SAMMixLib.networks.sam.lite_medsam import build_lite_medsam, load_lite_medsam_weights
-
-# A binary CAM mask as SAM's mask prompt: SAM was trained with logits of this order.
-DENSE_LOGIT = 8.0
+from SAMMixLib.networks.sam.decoding import image_of_box
 
 
 @dataclass
@@ -34,7 +36,10 @@ class SliceOutput:
 
 
 class SAMMix(nn.Module):
-    """SAM-Mix: image in, liver mask out, with no prompt from outside."""
+    """SAM-Mix: image in, liver mask out, with no prompt from outside.
+
+    The steps are pure: what one needs goes in, and nothing is kept.
+    """
 
     def __init__(self, config: ModelConfig, classifier: CamClassifier, backbone: Backbone) -> None:
         super().__init__()
@@ -42,27 +47,41 @@ class SAMMix(nn.Module):
         self.classifier = classifier
         self.backbone = backbone
 
-    def forward(self, slices: Tensor, boxes: list[Tensor] | None = None, features: Tensor | None = None) -> SliceOutput:
-        """Segment windowed slices ``[n, 1, S, S]`` in 0..1, by their own CAM boxes or by the given ones.
+    def forward(
+        self,
+        slices: Tensor,
+        *,
+        prompted: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+        features: Tensor | None = None,
+    ) -> SliceOutput:
+        """The whole figure on windowed slices ``[n, 1, S, S]`` in 0..1.
 
-        `features` is what the backbone's frozen part makes of the slices, where that is known already.
+        Args:
+            prompted: bool [n], which slices get a prompt; by the prompt threshold when None.
+            boxes: n tensors ``[boxes, 4]`` that prompt in place of those of the CAM.
+            features: of :meth:`encode_frozen`, where they are known already.
         """
         if features is None and self.shares_encoder:
-            features = self.backbone.begin(slices)
+            features = self.encode_frozen(slices)
         maps = self.classify(slices, features)
         logit = liver_logit(maps)
-        cams = self.activate(maps)
+        cams = self.cam(maps)
         if boxes is None:
-            boxes = self.prompt(cams, logit)
+            boxes = self.boxes_from_cam(cams, self.prompted(logit) if prompted is None else prompted)
 
-        prompted = torch.tensor([len(box) > 0 for box in boxes], device=slices.device)
+        with_box = torch.tensor([len(box) > 0 for box in boxes], device=slices.device)
         mask_logits = slices.new_full(cams.shape, torch.finfo(torch.float32).min, dtype=torch.float32)
         predicted_iou = torch.zeros_like(logit)
-        if prompted.any():
-            chosen = self.embed(slices[prompted], None if features is None else features[prompted])
-            prompts = [box for box in boxes if len(box)]
-            mask_logits[prompted], predicted_iou[prompted] = self.segment(chosen, prompts, cams[prompted])
-        return SliceOutput(logit, cams, boxes, mask_logits, predicted_iou)
+        if with_box.any():
+            embeddings = self.embed(slices[with_box], None if features is None else features[with_box])
+            given = [box for box in boxes if len(box)]
+            mask_logits[with_box], predicted_iou[with_box] = self.decode(embeddings, given, cams[with_box])
+        return SliceOutput(logit, cams, list(boxes), mask_logits, predicted_iou)
+
+    def with_config(self, config: ModelConfig) -> SAMMix:
+        """The same networks under another config."""
+        return SAMMix(config, self.classifier, self.backbone)
 
     @property
     def shares_encoder(self) -> bool:
@@ -72,98 +91,52 @@ class SAMMix(nn.Module):
     def classify(self, slices: Tensor, features: Tensor | None = None) -> Tensor:
         """The classifier R: two class maps ``[n, 2, h, w]`` whose spatial means are its logits.
 
-        It sees the slices, or where it shares the encoder, the `features` of :meth:`Backbone.begin`.
+        It sees the slices, or where it shares the encoder, the `features` of :meth:`encode_frozen`.
         """
         seen = features if self.shares_encoder else slices
         return self.classifier(seen.to(self.classifier.head.weight.dtype))
 
-    def embed(self, slices: Tensor, features: Tensor | None = None) -> Tensor:
-        """SAM's embeddings ``[n, 256, e, e]`` of slices, the short way where their features are known."""
-        return self.backbone.encode(slices) if features is None else self.backbone.finish(features)
+    def prompted(self, logit: Tensor) -> Tensor:
+        """Bool [n]: which slices get a prompt, each by its own log-odds of liver ``[n]``."""
+        return logit.sigmoid() >= self.config.prompt_threshold
 
-    def activate(self, maps: Tensor) -> Tensor:
-        """Eq. 4: CAMs ``[n, S, S]``."""
+    def cam(self, maps: Tensor) -> Tensor:
+        """The CAMs ``[n, S, S]`` of class maps, see :func:`~SAMMixLib.method.cam.class_activation_map`."""
         return class_activation_map(maps, self.config.size, self.config.cam_difference)
 
-    def prompt(self, cams: Tensor, logit: Tensor) -> list[Tensor]:
-        """Eq. 5 to 8: the boxes of each slice; none where the classifier sees no liver: a fallback box invents one."""
-        masks = binary_mask(cams, self.config.omega)
-        masks &= (logit.sigmoid() >= self.config.presence)[:, None, None]
+    def boxes_from_cam(self, cams: Tensor, prompted: Tensor) -> list[Tensor]:
+        """The boxes ``[boxes, 4]`` of each of n CAMs; none where `prompted` (bool [n]) says no, or the CAM is empty."""
+        masks = binary_mask(cams, self.config.omega) & prompted.to(cams.device)[:, None, None]
         return bounding_boxes(masks, self.config.regions, self.config.padding)
 
-    def segment(self, embeddings: Tensor, boxes: list[Tensor], cams: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode_frozen(self, slices: Tensor) -> Tensor:
+        """Features ``[n, c, h, w]`` of slices, by the part of SAM's encoder that training never changes."""
+        return self.backbone.encode_frozen(slices)
+
+    def encode_adapted(self, features: Tensor) -> Tensor:
+        """SAM's embeddings ``[n, 256, e, e]`` of such features, through the part with the adapters."""
+        return self.backbone.encode_adapted(features)
+
+    def embed(self, slices: Tensor, features: Tensor | None = None) -> Tensor:
+        """SAM's embeddings ``[n, 256, e, e]`` of slices, the short way where their features are known."""
+        return self.backbone.encode(slices) if features is None else self.encode_adapted(features)
+
+    def decode(self, embeddings: Tensor, boxes: Sequence[Tensor], cams: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """SAM on n embedded slices with one or more boxes each: mask logits ``[n, S, S]`` and predicted IoU ``[n]``.
 
         The masks of several boxes on one slice are united. `cams` serve as dense prompt when the config asks for it.
         """
-        counts = torch.tensor([len(box) for box in boxes])
-        owner = torch.repeat_interleave(torch.arange(len(boxes)), counts).to(embeddings.device)
+        owner = image_of_box(boxes, embeddings.device)
         dense = None
         if self.config.dense_mask and cams is not None:
-            side = 4 * self.backbone.embedding_size
-            mask = binary_mask(cams, self.config.omega)[owner, None].float() * 2 - 1
-            dense = F.interpolate(mask * DENSE_LOGIT, size=(side, side), mode="bilinear", align_corners=False)
-        logits, ious = self.backbone.decode(embeddings, boxes, self.config.size, dense)
+            dense = dense_prompt(binary_mask(cams, self.config.omega), 4 * self.backbone.embedding_size)[owner]
+        edges = torch.cat([of_slice.reshape(-1, 4) for of_slice in boxes])
+        logits, ious = self.backbone.decode(embeddings, edges, owner, slice_size=self.config.size, dense_masks=dense)
         logits, ious = logits[:, self.config.mask_index].float(), ious[:, self.config.mask_index].float()
-        logits = F.interpolate(logits[:, None], size=(self.config.size,) * 2, mode="bilinear", align_corners=False)[
-            :, 0
-        ]
-
+        size = (self.config.size,) * 2
+        logits = F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         if len(owner) == len(boxes):
             return logits, ious
-        united = logits.new_full((len(boxes), *logits.shape[1:]), torch.finfo(torch.float32).min)
-        united = united.scatter_reduce(0, owner[:, None, None].expand_as(logits), logits, "amax")
+        united = logits.new_zeros((len(boxes), *size))
+        united = united.scatter_reduce(0, owner[:, None, None].expand_as(logits), logits, "amax", include_self=False)
         return united, ious.new_zeros(len(boxes)).scatter_reduce(0, owner, ious, "mean", include_self=False)
-
-
-def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = None) -> SAMMix:
-    """SAM-Mix as `config` says: frozen base weights, trainable adapters, decoder and classifier.
-
-    Args:
-        base_weights: the backbone's public weights. None takes LiteMedSAM's from its package and leaves a ViT backbone
-            with random weights, which only tests want.
-    """
-    backbone = _build_backbone(config, base_weights)
-    backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
-    return SAMMix(config, build_classifier(config, backbone), backbone)
-
-
-def build_folded(
-    config: ModelConfig, base_weights: dict[str, Tensor] | None, adapter: dict[str, Tensor], what: str
-) -> SAMMix:
-    """SAM-Mix with a trained `adapter` in the encoder's own weights, for inference, see :func:`fold_lora`."""
-    backbone = _build_backbone(config, base_weights)
-    fold_lora(backbone.image_encoder, adapter, what, config.lora_rank, config.lora_targets, config.lora_blocks)
-    return SAMMix(config, build_classifier(config, backbone), backbone)
-
-
-def _build_backbone(config: ModelConfig, base_weights: dict[str, Tensor] | None) -> Backbone:
-    if config.backbone == LITE_MEDSAM:
-        backbone = build_lite_medsam(load_lite_medsam_weights() if base_weights is None else base_weights)
-    else:
-        from SAMMixLib.networks.sam.sam_vit import build_sam
-
-        backbone = build_sam(config.backbone, config.backbone_size, base_weights)
-    backbone.multimask = config.multimask
-    backbone.image_encoder.split(config.lora_blocks)
-    backbone.prompt_encoder.requires_grad_(False)
-    return backbone
-
-
-def build_classifier(config: ModelConfig, backbone: Backbone) -> CamClassifier:
-    """A new classifier for slices, or for the features of `backbone`, as `config` says."""
-    if config.classifier == "resnet38":
-        return CamClassifier(ResNet38(width=config.classifier_width))
-    if config.lora_blocks is None:
-        raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
-    return CamClassifier(EncoderHead(backbone.image_encoder.features_channels))
-
-
-def trainable_counts(model: SAMMix) -> dict[str, int]:
-    """Trainable parameters of each part, for the log: 294,912 of LoRA for q and v at rank 8 on ViT-B."""
-    parts = {
-        "classifier": model.classifier,
-        "lora": model.backbone.image_encoder,
-        "decoder": model.backbone.mask_decoder,
-    }
-    return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}

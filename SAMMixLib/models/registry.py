@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CARD, FILES, Bundle, open_bundle, verify_bundle
+from SAMMixLib.files import atomic, atomic_folder
+from SAMMixLib.models.card import CARD, FILES, Bundle, open_bundle, verify_bundle
 from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
 
@@ -62,33 +62,35 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
         raise SAMMixError(f"{source}: no such file or folder")
     try:
         models_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=models_folder()) as beside:
-            return open_bundle(_import_beside(source, Path(beside), name))
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=models_folder()) as unpacked:
+            found = source if source.is_dir() else _unzip(source, Path(unpacked))
+            target = _free_place(name or _checked(found).name)
+            with atomic_folder(target) as beside:
+                shutil.copytree(found, beside, dirs_exist_ok=True)
+                # From now on the model goes by this name everywhere; the card itself has no hash.
+                card = _checked(beside).card | {"name": target.name}
+                (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        return open_bundle(target)
     except (OSError, shutil.Error) as error:
         reason = getattr(error, "strerror", None) or "copying failed: no space, or no permission"
         raise SAMMixError(f"{models_folder()}: cannot be written ({reason}); choose a place with SAMMIX_HOME") from None
 
 
-def _import_beside(source: Path, beside: Path, name: str | None) -> Path:
-    """Copy into `beside`, check there, then rename to the model's own folder."""
-    copied = beside / "bundle"
-    if source.is_dir():
-        if not (source / CARD).is_file():
-            raise SAMMixError(f"{source}: no model bundle ({CARD} is missing)")
-        shutil.copytree(source, copied)
-    else:
-        copied = _unzip(source, copied)
-    bundle = open_bundle(copied)
+def _checked(folder: Path) -> Bundle:
+    if not (folder / CARD).is_file():
+        raise SAMMixError(f"{folder}: no model bundle ({CARD} is missing)")
+    bundle = open_bundle(folder)
     verify_bundle(bundle)
-    name = name or bundle.name
+    return bundle
+
+
+def _free_place(name: str) -> Path:
+    """The folder of a model that is not there yet."""
     target = models_folder() / name
     if target.parent != models_folder() or target.name != name or name.startswith("."):
         raise SAMMixError(f"{name!r}: not a usable model name; give another with --name")
     if target.exists() or name == STARTER:
         raise SAMMixError(f"{name}: a model of this name exists; give another with --name, or remove it first")
-    # From now on the model goes by this name everywhere; the card itself has no hash.
-    (copied / CARD).write_text(json.dumps(bundle.card | {"name": name}, indent=1) + "\n", encoding="utf-8")
-    copied.rename(target)
     return target
 
 
@@ -102,16 +104,12 @@ def export_model(name: str, target: Path) -> Path:
     verify_bundle(bundle)
     if target.suffix.lower() != ".zip":
         raise SAMMixError(f"{target}: a model is exported as a .zip file; give such a name")
-    beside = target.with_name(f".{target.stem}-{os.getpid()}.zip")
     try:
-        with zipfile.ZipFile(beside, "w") as archive:  # weights do not compress
+        with atomic(target) as beside, zipfile.ZipFile(beside, "w") as archive:  # weights do not compress
             for name_inside in (CARD, *FILES):
                 archive.write(bundle.folder / name_inside, f"{target.stem}/{name_inside}")
-        beside.replace(target)
     except OSError as error:
         raise SAMMixError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 

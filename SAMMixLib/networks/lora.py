@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.networks.weights import check_fit
+from SAMMixLib.networks.strict import check_fit
 
 if TYPE_CHECKING:
     from peft import PeftModel

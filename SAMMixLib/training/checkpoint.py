@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import atomic
 
 FILE = "checkpoint.pt"
 
@@ -38,12 +38,10 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor], source: Path)
 
 def write_checkpoint(content: dict[str, Any], folder: Path) -> None:
     """Write beside the old checkpoint, then take its place."""
-    beside = folder / f"{FILE}.tmp"
     try:
-        torch.save(content, beside)
-        os.replace(beside, folder / FILE)
+        with atomic(folder / FILE) as beside:
+            torch.save(content, beside)
     except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
         raise SAMMixError(f"{folder / FILE}: cannot be written ({error}); free some disk space, then resume") from None
 
 

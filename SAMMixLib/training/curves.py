@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from SAMMixLib.files import atomic
 
 
 def plot_curves(history: list[dict], path: Path) -> None:
@@ -27,7 +28,6 @@ def plot_curves(history: list[dict], path: Path) -> None:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(frameon=False)
-    beside = path.with_suffix(".tmp.png")
-    figure.savefig(beside, dpi=110)
+    with atomic(path) as beside:
+        figure.savefig(beside, dpi=110)
     pyplot.close(figure)
-    os.replace(beside, path)

@@ -9,30 +9,32 @@ comparison.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from SAMMixLib.config import FINE_TUNING
+from SAMMixLib.config import FINE_TUNING, Config
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.method.sam_mix import SAMMix, build_classifier
-from SAMMixLib.models.bundle import Bundle, load_bundle, open_bundle, save_bundle
+from SAMMixLib.files import write_text
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.method.sam_mix import SAMMix
+from SAMMixLib.models.build import build_classifier
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import Bundle, open_bundle
 from SAMMixLib.models.registry import find_model
-from SAMMixLib.progress import Progress, silent
 from SAMMixLib.structure import Structure
 from SAMMixLib.training.checkpoint import load_trained_state, trained_state
+from SAMMixLib.training.sets import TrainingData
 from SAMMixLib.training.trainer import Trainer
 
 HELD_OUT = 5  # every so manieth slice is kept for the comparison
@@ -74,17 +76,36 @@ class Tuned:
         )
 
 
+@dataclass(frozen=True)
+class FineTuning:
+    """How a fine-tuning is run.
+
+    Args:
+        preset: ``quick`` or ``full``, see :data:`SAMMixLib.config.FINE_TUNING`.
+        seed: of the slices held out, batches and augmentation.
+        base_weights: the file of a ViT backbone's public weights.
+        watch: is told ``{"step", "steps", "loss"}`` every few steps, and ``{"step", "steps", "validation_dice"}``.
+    """
+
+    preset: str = "quick"
+    seed: int = 0
+    base_weights: Path | None = None
+    watch: Callable[[dict], None] = lambda figures: None
+
+    def config(self, parent: Config, same_structure: bool) -> Config:
+        """The parent's config with this training; raises SAMMixError where the preset is unknown."""
+        if self.preset not in FINE_TUNING:
+            raise SAMMixError(f"preset {self.preset!r} is none of {', '.join(FINE_TUNING)}")
+        changes = {} if same_structure else NEW_CLASSIFIER
+        return replace(parent, training=replace(FINE_TUNING[self.preset], seed=self.seed, **changes))
+
+
 def fine_tune(
     slices: str | Path,
     parent: str | Path,
     run: str | Path,
-    preset: str = "quick",
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    progress: Progress = silent,
-    report: Callable[[dict], None] = lambda figures: None,
-    base_weights: Path | None = None,
+    how: FineTuning = FineTuning(),
+    runtime: Runtime = Runtime(),
 ) -> Tuned:
     """Train `parent` on the training set in the folder `slices`, and compare both on the slices held out.
 
@@ -95,64 +116,66 @@ def fine_tune(
     Args:
         parent: name or folder of a model.
         run: the run folder; the new model stands in ``bundle`` there.
-        device, dtype: as for :class:`~SAMMixLib.training.trainer.Trainer`.
-        report: is told ``{"step", "steps", "loss"}`` every few steps, and ``{"step", "steps", "validation_dice"}``.
+        runtime: as for :class:`~SAMMixLib.training.trainer.Trainer`.
 
     Raises:
         SAMMixError: the set cannot be trained on, or the run folder belongs to another training.
     """
     started = time.monotonic()
-    source = open_bundle(find_model(parent))
+    source, run = open_bundle(find_model(parent)), Path(run)
     structure = TrainingSet.open(Path(slices)).structure
-    config = source.config
-    if preset not in FINE_TUNING:
-        raise SAMMixError(f"preset {preset!r} is none of {', '.join(FINE_TUNING)}")
     same = structure.code == source.structure.code
-    settings = dataclasses.replace(FINE_TUNING[preset], seed=seed, **({} if same else NEW_CLASSIFIER))
-    config = dataclasses.replace(config, training=settings)
+    config = how.config(source.config, same)
     data = read_slices(slices, config.model.size)
     check_set(data, structure.name)
-    held_out = hold_out(data, seed)
+    held_out = hold_out(data, how.seed)
     train, validation = data.select(~held_out), data.select(held_out)
-    run = Path(run)
-    _own(run, {"slices": _fingerprint(data), "parent": source.card["sha256"], "preset": preset, "seed": seed})
+    plan = {"slices": _fingerprint(data), "parent": source.card["sha256"], "preset": how.preset, "seed": how.seed}
+    _own(run, plan)
 
-    before = load_bundle(source.folder, base_weights).to(device).eval()
-    start = load_bundle(source.folder, base_weights)
+    before = load_bundle(source.folder, how.base_weights).to(runtime.device).eval()
+    start = load_bundle(source.folder, how.base_weights)
     if not same:
-        torch.manual_seed(seed)
+        torch.manual_seed(how.seed)
         start.classifier = build_classifier(config.model, start.backbone)
     labelled = np.flatnonzero(train.labels & train.has_mask)
-    trainer = Trainer(config, train, validation, run, {}, labelled, device, dtype, start=start)
-    trainer.watch = lambda figures: report(_figures(figures, trainer.steps))
+    trainer = Trainer(config, TrainingData(train, validation, labelled, same_patients=True), run, start, runtime)
+    trainer.watch = lambda figures: how.watch(_figures(figures, trainer.steps))
     trainer.resume()
-    trainer.run(progress)
+    trainer.run()
 
-    model, config = trainer.kept_model, trainer.kept_config
-    model.config = config.model
+    config = trainer.kept_config
+    model = trainer.kept_model.with_config(config.model)
     if same:
         blend(model, before, KEPT)
     else:
-        presence = config.model.presence  # the parent's gate fits the parent's classifier only
-        volume = dataclasses.replace(config.volume, gate_high=presence, gate_low=presence)
-        config = dataclasses.replace(config, volume=volume)
-    of_parent = predict_slices(before, validation, "cam", dtype=dtype, features=trainer.validation_features)
-    of_child = predict_slices(model, validation, "cam", dtype=dtype, features=trainer.validation_features)
-    tuned = Tuned(
-        bundle=run / "bundle",
-        before=mean_dice(of_parent.masks, validation.masks),
-        after=mean_dice(of_child.masks, validation.masks),
-        held_out=[(str(p), int(k)) for p, k in zip(validation.patients, validation.indices, strict=True)],
-        images=validation.images,
-        references=validation.masks,
+        threshold = config.model.prompt_threshold  # the parent's thresholds fit the parent's classifier only
+        config = replace(config, volume=replace(config.volume, gate_high=threshold, gate_low=threshold))
+    tuned = _compared(trainer, before, model, started)
+    save_bundle(model, config, _record(tuned, source, structure, how), tuned.bundle, replace=True)
+    return tuned
+
+
+def _compared(trainer: Trainer, before: SAMMix, after: SAMMix, started: float) -> Tuned:
+    """Both models on the slices held out."""
+    held_out = trainer.data.validation
+    of_parent, of_child = (
+        SlicePredictor(model, trainer.runtime)(held_out, "cam", trainer.validation_features)
+        for model in (before, after)
+    )
+    return Tuned(
+        bundle=trainer.folder / "bundle",
+        before=mean_dice(of_parent.masks, held_out.masks),
+        after=mean_dice(of_child.masks, held_out.masks),
+        held_out=[(str(p), int(k)) for p, k in zip(held_out.patients, held_out.indices, strict=True)],
+        images=held_out.images,
+        references=held_out.masks,
         before_masks=of_parent.masks,
         after_masks=of_child.masks,
-        masks=len(labelled),
-        labels=len(train),
+        masks=len(trainer.labelled),
+        labels=len(trainer.data.train),
         seconds=time.monotonic() - started,
     )
-    save_bundle(model, config, _record(tuned, source, structure, preset, seed), tuned.bundle, replace=True)
-    return tuned
 
 
 def check_set(data: SliceDataset, structure: str) -> None:
@@ -207,9 +230,7 @@ def _own(run: Path, plan: dict) -> None:
         return
     try:
         run.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(plan) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_text(path, json.dumps(plan) + "\n")
     except OSError as error:
         raise SAMMixError(f"{run}: cannot be written ({error.strerror}); choose another folder") from None
 
@@ -231,7 +252,7 @@ def _figures(figures: dict, steps: int) -> dict:
     return shown | {"loss": sum(figures[name] for name in losses)}
 
 
-def _record(tuned: Tuned, source: Bundle, structure: Structure, preset: str, seed: int) -> dict:
+def _record(tuned: Tuned, source: Bundle, structure: Structure, how: FineTuning) -> dict:
     """The training record of the new bundle's card; data and licence of the parent stay named."""
     return {
         "name": tuned.bundle.parent.name,
@@ -241,8 +262,8 @@ def _record(tuned: Tuned, source: Bundle, structure: Structure, preset: str, see
         "parent": {"name": source.name, "sha256": source.card["sha256"]},
         "data": f"{tuned.labels} slices, {tuned.masks} of them with a mask",
         "split": f"{len(tuned.held_out)} slices held out, of the same scans",
-        "preset": preset,
-        "seed": seed,
+        "preset": how.preset,
+        "seed": how.seed,
         "labelled_slices": tuned.masks,
         "prompt": "cam",
         "before": tuned.before,

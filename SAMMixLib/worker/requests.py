@@ -19,11 +19,11 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import write_arrays
 from SAMMixLib.imaging.itk import quiet_itk
 from SAMMixLib.imaging.volume import read_volume
-from SAMMixLib.inference.device import choose_device, choose_dtype
+from SAMMixLib.inference.device import Runtime, choose_device
 from SAMMixLib.inference.quality import slices_to_review
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
-from SAMMixLib.models.bundle import open_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import return_memory
 from SAMMixLib.progress import Progress
@@ -72,7 +72,7 @@ def load(
     if state.loaded != wanted:
         _drop(state)
         progress("load model", 0, 1)
-        state.segmenter = Segmenter.from_bundle(folder, device, dtype, batch_size)
+        state.segmenter = Segmenter.from_bundle(folder, device, dtype, batch_size=batch_size)
         state.loaded = wanted
         progress("load model", 1, 1)
     segmenter = state.segmenter
@@ -80,7 +80,7 @@ def load(
         "name": segmenter.name,
         "device": str(segmenter.device),
         "device_text": choose_device(str(segmenter.device))[1],
-        "dtype": str(segmenter.dtype).removeprefix("torch."),
+        "dtype": segmenter.runtime.precision,
         "structure": segmenter.structure.to_dict(),
     }
 
@@ -154,13 +154,11 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
 ) -> dict[str, Any]:
-    from SAMMixLib.training.finetuning import fine_tune  # its packages are not those that segmenting needs
+    from SAMMixLib.training.finetuning import FineTuning, fine_tune  # its packages are not what segmenting needs
 
     _drop(state)
-    chosen, _ = choose_device(device)
-    tuned = fine_tune(
-        slices, model, run, preset, seed, chosen, choose_dtype(chosen, dtype), progress, report=state.report
-    )
+    how = FineTuning(preset, seed, watch=state.report)
+    tuned = fine_tune(slices, model, run, how, Runtime.choose(device, dtype).told(progress))
     pictures = Path(run) / PICTURES
     write_arrays(
         pictures,

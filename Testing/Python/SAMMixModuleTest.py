@@ -38,7 +38,7 @@ class SAMMixModuleTest(unittest.TestCase):
         self.assertEqual("torch" in sys.modules, before)
 
     def test_starter_model_is_installed_whole(self):
-        from SAMMixLib.models.bundle import open_bundle, verify_bundle
+        from SAMMixLib.models.card import open_bundle, verify_bundle
         from SAMMixLib.paths import starter_folder
 
         verify_bundle(open_bundle(starter_folder()))

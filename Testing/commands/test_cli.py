@@ -141,7 +141,6 @@ def test_odd_files_of_the_real_data(shared_data, tmp_path, capsys):
 KILLED = """
 import contextlib, os, signal, sys
 from SAMMixLib import cli
-from SAMMixLib.imaging import writing
 from SAMMixLib.commands import segment
 
 def die(*_):
@@ -154,7 +153,9 @@ def deadly_bar():
 if sys.argv.pop(1) == "segmenting":
     segment.progress_bar = deadly_bar
 else:
-    writing.os.replace = die
+    import SAMMixLib.files
+
+    SAMMixLib.files.os.replace = die
 cli.main(sys.argv[1:])
 """
 
@@ -164,7 +165,7 @@ cli.main(sys.argv[1:])
 def test_kill_9_leaves_the_output_as_it_was(ct, tmp_path, moment):
     output = tmp_path / "mask.nii.gz"
     output.write_text("older")
-    command = [sys.executable, "-c", KILLED, moment, "segment", str(ct), "-o", str(output)]
+    command = [sys.executable, "-c", KILLED, moment, "segment", str(ct), "-o", str(output), "--overwrite"]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert output.read_text() == "older"
 

@@ -25,11 +25,12 @@ def write_npz(file: Path, n: int = 6, liver: range = range(2, 4), **more: np.nda
 
 
 def write_scan(scan: Path, mask: Path | None, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1), seed: int = 0) -> np.ndarray:
-    """A scan of 8 slices of 32 x 32 pixels, 2 x 0.75 x 0.75 mm, liver of labels 1 and 2 in slices 3 to 5."""
+    """A scan of 8 slices of 32 x 32 pixels, 2 x 0.75 x 0.75 mm, liver in slices 3 to 5."""
     array = np.random.default_rng(seed).integers(-1024, 1000, (8, 32, 32)).astype(np.int16)
     liver = np.zeros(array.shape, np.uint8)
     liver[3:6, 8:16, 4:12] = 1
-    liver[4, 10:12, 6:8] = 2
+    if mask is not None and mask.name.startswith("segmentation-"):  # LiTS has tumours
+        liver[4, 10:12, 6:8] = 2
     for file, voxels in ((scan, array), (mask, liver)):
         if file is not None:
             image = sitk.GetImageFromArray(voxels)

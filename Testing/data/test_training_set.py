@@ -54,12 +54,12 @@ def training_set(tmp_path) -> TrainingSet:
     return TrainingSet.create(tmp_path / "set", SPLEEN, "my spleens")
 
 
-def oriented(path: Path, shape, spacing, direction, seed: int) -> tuple[Path, Path]:
+def oriented(path: Path, shape, spacing, direction, seed: int, two: bool = False) -> tuple[Path, Path]:
     """A scan of 16-bit noise with an asymmetric mask, both stored in the given orientation."""
     array = hu(shape[0], shape[1:], seed)
     mask = np.zeros(shape, np.uint8)
     mask[1:-1, 2:5, 1:4] = 1
-    mask[2, 3:5, 1:4] = 2
+    mask[2, 3:5, 1:4] = 2 if two else 1
     files = path.with_suffix(".nrrd"), path.with_name(f"{path.name}_mask.nrrd")
     for file, voxels in zip(files, (array, mask), strict=True):
         image = sitk.GetImageFromArray(voxels)
@@ -384,10 +384,11 @@ def test_structures(tmp_path):
 
 
 def test_one_value_of_the_masks(tmp_path):
-    scan, mask = oriented(tmp_path / "scan", *SCANS["flipped"], seed=3)
-    both, second = (read_slices([(scan, mask)], 16, mask_value=value) for value in (None, 2))
-    assert both.labels.sum() == 5 and second.labels.sum() == 1
-    assert 0 < second.masks.sum() < both.masks.sum()
+    scan, mask = oriented(tmp_path / "scan", *SCANS["flipped"], seed=3, two=True)
+    first, second = (read_slices([(scan, mask)], 16, mask_value=value) for value in (1, 2))
+    assert first.labels.sum() == 5 and second.labels.sum() == 1
+    assert 0 < second.masks.sum() < first.masks.sum()
+    assert "2 labels (1, 2); say which" in refusal(read_slices, [(scan, mask)], 16)
     masks = np.zeros((3, 16, 16), np.uint8)
     masks[1, :5], masks[2, :5] = 1, 2
     np.savez(tmp_path / "a.npz", image=hu(3, (16, 16)), mask=masks, slice=np.arange(3))
@@ -397,7 +398,7 @@ def test_one_value_of_the_masks(tmp_path):
 
 
 def test_collect(tmp_path, capsys):
-    scan, mask = oriented(tmp_path / "scan", *SCANS["flipped"], seed=3)
+    scan, mask = oriented(tmp_path / "scan", *SCANS["flipped"], seed=3, two=True)
     where = tmp_path / "sets" / "tumours"
     collect = ["collect", str(scan), "--set", str(where)]
 
@@ -414,7 +415,7 @@ def test_collect(tmp_path, capsys):
     assert "nothing to collect" in fails()
     assert "liver, spleen" in fails("--structure", "heart", "--slices", 1)
     assert "slices 0 to 6" in fails("--slices", "5-9")
-    assert "decide on one" in fails("--mask", mask, "--no-structure", "1-6")
+    assert "decide on one" in fails("--mask", mask, "--mask-value", 1, "--no-structure", "1-6")
     with pytest.raises(SystemExit):
         main([*collect, "--slices", "5-3"])
     assert "write 3,7,10-20" in capsys.readouterr().err

@@ -16,11 +16,16 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments import baselines_network, baselines_training
 from SAMMixLib.experiments.baselines import train_baseline
 from SAMMixLib.experiments.baselines_network import BASELINES, Baseline, NetworkPredictor, log_odds
-from SAMMixLib.experiments.baselines_training import BEST, BaselineTrainer, Budget
+from SAMMixLib.experiments.baselines_training import BEST, BaselinePlan, BaselineTrainer, RowBudget
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.networks.baselines.multimix import MultiMix
 from SAMMixLib.networks.baselines.transunet import StandardisedConv2d, TransUNet
 from SAMMixLib.networks.baselines.unet import build_unet
+from SAMMixLib.training import loop
+from SAMMixLib.training.checkpoint import write_checkpoint
 from SAMMixLib.training.loaders import Batch
+from SAMMixLib.training.sets import TrainingData
+from SAMMixLib.training.validation import validation_scores
 
 SIZE = 32
 
@@ -149,14 +154,13 @@ def test_log_odds_of_one_and_two_channels():
 def test_training_learns_and_its_best_weights_are_read_back(tiny, sets, tmp_path, name):
     train, validation = sets
     seen = []
-    predictor = train_baseline(
-        name, train, validation, tmp_path, 0, Budget(epochs=60), progress=lambda *at: seen.append(at), config=config()
-    )
+    plan, data = BaselinePlan(name, RowBudget(epochs=60), config()), TrainingData(train, validation)
+    predictor = train_baseline(plan, data, tmp_path, Runtime(progress=lambda *at: seen.append(at)))
     found = predictor(validation)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     scores = [line["score"] for line in lines if "score" in line]
     assert len(scores) == baselines_training.VALIDATIONS
-    assert baselines_training.validation_scores(found.masks, validation)["score"] == pytest.approx(max(scores))
+    assert validation_scores(found.masks, validation)["score"] == pytest.approx(max(scores))
     assert max(scores) > 0.8
     assert found.masks.shape == validation.masks.shape and found.masks.dtype == bool and found.boxes == []
     assert ("train", 1000, 1000) in seen
@@ -164,23 +168,23 @@ def test_training_learns_and_its_best_weights_are_read_back(tiny, sets, tmp_path
         assert np.array_equal(found.p_liver >= 0.5, found.masks.any(axis=(1, 2)))
     # A run that is over is only read.
     changed = (tmp_path / BEST).stat().st_mtime_ns
-    again = train_baseline(name, train, validation, tmp_path, 0, Budget(epochs=60), config=config())
+    again = train_baseline(plan, data, tmp_path)
     assert np.array_equal(again(validation).masks, found.masks)
     assert (tmp_path / BEST).stat().st_mtime_ns == changed
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tiny, sets, tmp_path):
-    settings, budget = config(augment=True), Budget(epochs=4)
-    train_baseline("multimix", *sets, tmp_path / "whole", 0, budget, config=settings)
+    plan = BaselinePlan("multimix", RowBudget(epochs=4), config(augment=True))
+    train_baseline(plan, TrainingData(*sets), tmp_path / "whole")
     folder = tmp_path / "resumed"
     folder.mkdir()
-    trainer = BaselineTrainer("multimix", *sets, folder, settings, budget)
+    trainer = BaselineTrainer(plan, TrainingData(*sets), folder)
     for step in range(5):  # what a run does before it is killed between two checkpoints
-        trainer.train_step(step, trainer.spent)
+        trainer.train_step(step)
         trainer.state.step += 1
         if trainer.spent == 0.25:
-            trainer.save_checkpoint()
-    train_baseline("multimix", *sets, folder, 0, budget, config=settings)
+            write_checkpoint({**trainer.checkpoint(), "run": vars(trainer.state)}, folder)
+    train_baseline(plan, TrainingData(*sets), folder)
     states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (tmp_path / "whole", folder)]
     assert states[0]["run"]["step"] == states[1]["run"]["step"] == 12
     for name, value in states[0]["model"].items():
@@ -188,15 +192,16 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tiny, sets, tmp_
 
 
 def test_a_run_of_another_seed_is_refused(tiny, sets, tmp_path):
-    train_baseline("unet", *sets, tmp_path, 0, Budget(epochs=1), config=config())
+    plans = [BaselinePlan("unet", RowBudget(epochs=1), config(seed=seed)) for seed in (0, 1)]
+    train_baseline(plans[0], TrainingData(*sets), tmp_path)
     with pytest.raises(SAMMixError, match="has seed 0, not 1"):
-        train_baseline("unet", *sets, tmp_path, 1, Budget(epochs=1), config=config())
+        train_baseline(plans[1], TrainingData(*sets), tmp_path)
 
 
 def test_processor_seconds_end_a_run(tiny, sets, tmp_path, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(baselines_training.time, "process_time", lambda: next(clock))
-    trainer = BaselineTrainer("unet", *sets, tmp_path, config(), Budget(seconds=7.0))
+    monkeypatch.setattr(loop.time, "process_time", lambda: next(clock))
+    trainer = BaselineTrainer(BaselinePlan("unet", RowBudget(seconds=7.0), config()), TrainingData(*sets), tmp_path)
     trainer.run()
     assert trainer.state.step == 7 and trainer.state.seconds == 7.0
     assert (tmp_path / BEST).exists()
@@ -207,10 +212,14 @@ def test_only_masks_that_are_given_are_seen(tiny, sets, tmp_path):
     train, validation = sets
     labelled = np.flatnonzero(train.labels)[:2]
     few = replace(train, has_mask=np.isin(np.arange(len(train)), labelled))
-    trainer = BaselineTrainer("unet", few, validation, tmp_path, config(), Budget(epochs=1))
+    trainer = BaselineTrainer(
+        BaselinePlan("unet", RowBudget(epochs=1), config()), TrainingData(few, validation), tmp_path
+    )
     assert set(trainer.outlined.dataset.indices) == set(labelled)
     assert not trainer.others.dataset.labels.any()
-    joint = BaselineTrainer("multimix", few, validation, tmp_path, config(), Budget(epochs=1))
+    joint = BaselineTrainer(
+        BaselinePlan("multimix", RowBudget(epochs=1), config()), TrainingData(few, validation), tmp_path
+    )
     assert len(joint.others.dataset) == len(few) and set(joint.outlined.dataset.indices) == set(labelled)
     every = joint.others(0)
     changed = Batch(every.slices, every.labels, 1 - every.masks, every.has_liver_mask)
@@ -227,7 +236,7 @@ def test_losses_are_weighted_as_the_papers_say(sets, tmp_path, monkeypatch):
     for dice, cross_entropy in ((1.0, 1.0), (0.5, 0.5)):
         flat = Baseline(lambda: zero, dice, cross_entropy, 1e-3, 4)
         monkeypatch.setitem(baselines_network.BASELINES, "unet", flat)
-        trainer = BaselineTrainer("unet", *sets, tmp_path, config(), Budget(epochs=1))
+        trainer = BaselineTrainer(BaselinePlan("unet", RowBudget(epochs=1), config()), TrainingData(*sets), tmp_path)
         outlined, empty = trainer.outlined(0), trainer.others(0)
         share = outlined.masks.float().sum().item() / (4 * SIZE**2)
         loss = trainer.losses(outlined, empty)["segmentation_loss"].item()
@@ -237,12 +246,12 @@ def test_losses_are_weighted_as_the_papers_say(sets, tmp_path, monkeypatch):
 
 def test_bad_requests_are_refused(sets, tmp_path):
     with pytest.raises(SAMMixError, match=r"'vnet' is unknown; take one of unet, transunet, multimix, nnunet"):
-        train_baseline("vnet", *sets, tmp_path, 0, Budget(epochs=1))
+        train_baseline(BaselinePlan("vnet", RowBudget(epochs=1)), TrainingData(*sets), tmp_path)
     for wrong in ({}, {"epochs": 1, "seconds": 1.0}):
         with pytest.raises(SAMMixError, match="give one of the two"):
-            Budget(**wrong)
+            RowBudget(**wrong)
     with pytest.raises(SAMMixError, match="patient a is in"):
-        train_baseline("unet", sets[0], sets[0], tmp_path, 0, Budget(epochs=1))
+        train_baseline(BaselinePlan("unet", RowBudget(epochs=1)), TrainingData(sets[0], sets[0]), tmp_path)
 
 
 def test_predictor_windows_and_autocasts(sets):
@@ -257,5 +266,5 @@ def test_predictor_windows_and_autocasts(sets):
             return x - self.offset
 
     model = config().model
-    found = NetworkPredictor(Above(), model)(sets[1], batch_size=4)
+    found = NetworkPredictor(Above(), model, Runtime(batch_size=4))(sets[1])
     assert np.array_equal(found.masks, sets[1].images >= model.window_level)

@@ -13,7 +13,11 @@ from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments import nnunet
 from SAMMixLib.experiments.baselines import train_baseline
-from SAMMixLib.experiments.baselines_training import Budget
+from SAMMixLib.experiments.baselines_training import BaselinePlan, RowBudget
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.training.sets import TrainingData
+
+PLAN = BaselinePlan("nnunet", RowBudget(epochs=1))
 
 SIZE = 64
 
@@ -39,7 +43,7 @@ def discs(patient: str, seed: int, spacing: float = np.nan) -> SliceDataset:
 def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(nnunet.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SAMMixError, match=r"pip install 'sammix\[nnunet\]'"):
-        train_baseline("nnunet", discs("a", 0), discs("b", 1), tmp_path, 0, Budget(epochs=1))
+        train_baseline(PLAN, TrainingData(discs("a", 0), discs("b", 1)), tmp_path)
 
 
 def test_raw_data_are_stacks_in_order_with_their_masks(tmp_path):
@@ -64,9 +68,8 @@ def test_it_trains_and_segments(tmp_path):
     unseen = replace(train, has_mask=train.has_mask & (train.patients != "c"))
     validation = discs("d", 3)
     progress = []
-    predictor = train_baseline(
-        "nnunet", unseen, validation, tmp_path, 0, Budget(epochs=1), progress=lambda *at: progress.append(at)
-    )
+    data = TrainingData(unseen, validation)
+    predictor = train_baseline(PLAN, data, tmp_path, Runtime(progress=lambda *at: progress.append(at)))
     assert ("train", 0, 1000) in progress
     found = predictor(validation)
     assert found.masks.shape == validation.masks.shape and found.masks.dtype == bool
@@ -76,5 +79,5 @@ def test_it_trains_and_segments(tmp_path):
     assert np.array_equal(back.masks[::-1], found.masks)
     # A run that is over is only read.
     written = (tmp_path / nnunet.WEIGHTS).stat().st_mtime_ns
-    train_baseline("nnunet", unseen, validation, tmp_path, 0, Budget(epochs=1))
+    train_baseline(PLAN, data, tmp_path)
     assert (tmp_path / nnunet.WEIGHTS).stat().st_mtime_ns == written

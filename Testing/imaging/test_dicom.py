@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.volume import read_volume
@@ -152,12 +155,12 @@ def test_damaged_slice(tmp_path):
     write_series(tmp_path)
     path = tmp_path / "05.dcm"
     path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(SAMMixError, match=r"05\.dcm: the file is damaged or cut off: 30 of 40 bytes"):
+        read_volume(tmp_path)
+    path.write_bytes(path.read_bytes()[:200])  # not even the series can be told
     (warning,) = read_volume(tmp_path).warnings
-    assert "1 DICOM file(s) left out" in warning
+    assert "left out: 05.dcm: damaged" in warning
     assert "damaged" in refusal(path)
-    path = tmp_path / "03.dcm"
-    path.write_bytes(path.read_bytes()[:-10])
-    assert "1 slice(s) missing" in refusal(tmp_path)
 
 
 def test_uneven_slices(tmp_path):
@@ -225,3 +228,150 @@ def test_itk_stays_silent(tmp_path, shared_data, capfd):
     (tmp_path / "text.dcm").write_text("nothing")
     refusal(tmp_path / "text.dcm")
     assert capfd.readouterr() == ("", "")
+
+
+def modern(folder: Path, enhanced: bool = False, preamble: bool = True, **changes) -> Path:
+    """The slices of HU as pydicom writes them: classic, or enhanced in one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    positions = [[-10.5, 20.25, 3.0 * n] for n in range(len(HU))]
+    for n, pixels in [(0, HU)] if enhanced else enumerate(HU):
+        meta = FileMetaDataset()
+        kind = EnhancedCTImageStorage if enhanced else CTImageStorage
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, f"{UID}7.{n}"
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if not preamble else ExplicitVRLittleEndian
+        file = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+        file.SOPClassUID, file.SOPInstanceUID = kind, f"{UID}7.{n}"
+        file.Modality, file.SeriesInstanceUID = "CT", UID + "7"
+        file.Rows, file.Columns = HU.shape[1:]
+        file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+        file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
+        file.PixelData = (pixels.astype(int) + 1024).astype("<u2").tobytes()
+        if enhanced:
+            file.NumberOfFrames = len(HU)
+            file.SharedFunctionalGroupsSequence = [_shared()]
+            file.PerFrameFunctionalGroupsSequence = [_own(position) for position in positions[::-1]]
+            file.PixelData = (pixels[::-1].astype(int) + 1024).astype("<u2").tobytes()
+        else:
+            file.ImagePositionPatient, file.ImageOrientationPatient = positions[n], [1, 0, 0, 0, 1, 0]
+            file.PixelSpacing, file.SliceThickness = [0.5, 0.75], 3
+            file.RescaleSlope, file.RescaleIntercept = 1, -1024
+        for name, value in changes.items():
+            setattr(file, name, value(n) if callable(value) else value)
+        path = folder / (f"IM{n:04}" if not preamble else f"{n}.dcm")
+        file.save_as(path, enforce_file_format=True)
+        if not preamble:  # nor the group of the file itself, as old archives keep them
+            content = path.read_bytes()[132:]
+            length = int.from_bytes(content[8:12], "little")
+            path.write_bytes(content[12 + length :])
+    return folder
+
+
+def _shared() -> Dataset:
+    measures, plane, values, group = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.5, 0.75], 3
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 1, -1024, "HU"
+    group.PixelMeasuresSequence, group.PlaneOrientationSequence = [measures], [plane]
+    group.PixelValueTransformationSequence = [values]
+    return group
+
+
+def _own(position) -> Dataset:
+    place, group = Dataset(), Dataset()
+    place.ImagePositionPatient = position
+    group.PlanePositionSequence = [place]
+    return group
+
+
+def reads_as_hu(path: Path) -> tuple[str, ...]:
+    volume = read_volume(path)
+    assert np.array_equal(sitk.GetArrayFromImage(volume.image), HU)
+    assert volume.image.GetSpacing() == (0.75, 0.5, 3.0) and volume.image.GetOrigin() == (-10.5, 20.25, 0.0)
+    return volume.warnings
+
+
+def test_enhanced_multi_frame(tmp_path):
+    assert reads_as_hu(modern(tmp_path, enhanced=True)) == ()
+    assert reads_as_hu(tmp_path / "0.dcm") == ()
+
+
+def test_without_preamble_and_extension(tmp_path):
+    assert reads_as_hu(modern(tmp_path, preamble=False)) == ()
+    assert reads_as_hu(tmp_path / "IM0003") == ()
+
+
+@pytest.mark.parametrize("between", [0, 1, 30, -3])
+@pytest.mark.parametrize("kind", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1.2.3.4"])
+def test_positions_rule_whatever_else_is_said(tmp_path, between, kind):
+    assert reads_as_hu(modern(tmp_path, SpacingBetweenSlices=between, SOPClassUID=kind)) == ()
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    modern(tmp_path)
+    stray = os.fsencode(tmp_path) + b"/\xdcbersicht.dcm"
+    try:
+        shutil.copy(tmp_path / "2.dcm", stray)
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    (warning,) = reads_as_hu(tmp_path)
+    assert "there twice" in warning
+    for n in range(6):
+        os.rename(tmp_path / f"{n}.dcm", os.fsencode(tmp_path) + b"/\xe9%d" % n)
+    reads_as_hu(tmp_path)
+
+
+def test_links_to_files_and_folders_and_no_circle(tmp_path):
+    modern(tmp_path / "real")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "there").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "circle").symlink_to(tmp_path / "real")
+    assert reads_as_hu(tmp_path / "scan") == ()
+
+
+def test_dicomdir(tmp_path):
+    from pydicom.fileset import FileSet
+
+    files = FileSet()
+    for path in sorted(modern(tmp_path / "slices", PatientID="1", StudyInstanceUID=UID + "5", StudyID="1",
+                              PatientName="", StudyDate="20200101", StudyTime="10", SeriesNumber=1,
+                              AccessionNumber="", InstanceNumber=lambda n: n).iterdir()):  # fmt: skip
+        files.add(path)
+    files.write(tmp_path / "disc")
+    assert reads_as_hu(tmp_path / "disc" / "DICOMDIR") == ()
+    assert reads_as_hu(tmp_path / "disc") == ()
+
+
+@pytest.mark.parametrize("aside", [0.5, 1.5])
+def test_one_slice_a_little_aside(tmp_path, aside):
+    def position(n: int) -> list[float]:
+        return [-10.5 + (aside if n == 3 else 0), 20.25, 3.0 * n]
+
+    (warning,) = reads_as_hu(modern(tmp_path, ImagePositionPatient=position))
+    assert f"a slice lies {aside} mm aside of the others (3.dcm)" in warning
+
+
+def test_a_slice_far_aside_is_named(tmp_path):
+    modern(tmp_path, ImagePositionPatient=lambda n: [-10.5 + (25 if n == 3 else 0), 20.25, 3.0 * n])
+    message = refusal(tmp_path)
+    assert "a slice lies 25 mm aside of the others (3.dcm)" in message and "tilt" not in message
+
+
+def test_a_cut_file_is_named(tmp_path):
+    modern(tmp_path)
+    path = tmp_path / "4.dcm"
+    path.write_bytes(path.read_bytes()[:-25])
+    with pytest.raises(SAMMixError, match=r"4\.dcm: the file is damaged or cut off: 15 of 40 bytes"):
+        read_volume(tmp_path)
+    path.write_bytes(path.read_bytes()[:160])
+    assert "5.dcm" not in (message := refusal(tmp_path)) and "4.dcm: damaged" in message
+
+
+@pytest.mark.parametrize("stored", [12, 16])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_the_stored_ones_do_not_count(tmp_path, stored, signed):
+    noise = np.random.default_rng(0).integers(0, 16, HU.shape).astype("<u2") << 12
+    values = (HU.astype(int) + (0 if signed else 1024)).astype("<u2")
+    pixels = (values & 0xFFF) | noise if stored == 12 else values
+    modern(tmp_path, PixelData=lambda n: pixels[n].tobytes(), BitsStored=stored, HighBit=stored - 1,
+           PixelRepresentation=signed, RescaleIntercept=0 if signed else -1024)  # fmt: skip
+    assert reads_as_hu(tmp_path) == ()

@@ -106,10 +106,12 @@ def test_2d_4d_vector_and_complex(tmp_path, hu):
     assert "complex" in refusal(save(tmp_path / "complex.nii", hu.astype(np.complex64)))
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan"), -1.0])
+@pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_nifti_spacing_that_itk_hides(tmp_path, hu, value):
     path = patched(save(tmp_path / "ct.nii", hu), PIXDIM + 12, "f", value)
-    assert "spacing" in refusal(path)
+    (warning,) = read_volume(path).warnings
+    assert "pixdim is not valid" in warning and "the sform counts" in warning
+    assert "spacing" in refusal(patched(path, QFORM_CODE, "2h", 1, 0))
 
 
 @pytest.mark.parametrize(("old", "new"), [("1 1 1", "1 1 0"), ("1 1 1", "1 1 nan")])
@@ -123,7 +125,7 @@ def test_direction_that_is_no_grid(tmp_path, hu):
     path = save(tmp_path / "ct.mha", hu)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"= 1 0 0 0 1 0 0 0 1", b"= 1 0 0 0 1 0 1 0 0"))
-    assert "not invertible" in refusal(path)
+    assert "orientation" in refusal(path)
     path.write_bytes(whole.replace(b"= 1 0 0 0 1 0 0 0 1", b"= 1 0 0 0 1 0 0 0.2 1"))
     assert "sheared by 11.3 degrees" in refusal(path)
 
@@ -133,7 +135,9 @@ def test_nifti_forms(tmp_path, hu):
     whole = path.read_bytes()
     assert "sheared by 26.6 degrees" in refusal(patched(path, SROW + 16, "4f", 0, -1, 0.5, 0))
     path.write_bytes(whole)
-    assert "not valid" in refusal(patched(path, SROW + 40, "f", 0.0))
+    (warning,) = read_volume(patched(path, SROW + 40, "f", 0.0)).warnings
+    assert "sform is not valid" in warning and "the qform counts" in warning
+    assert "not valid" in refusal(patched(path, QFORM_CODE, "2h", 0, 1))
     path.write_bytes(whole)
     (warning,) = read_volume(patched(path, QFORM_CODE, "2h", 0, 0)).warnings
     assert "no orientation" in warning
@@ -218,11 +222,14 @@ def test_itk_stays_silent(tmp_path, hu, capfd):
 def test_read_mask(tmp_path):
     labels = np.array([[[0, 1], [5, 6]]], np.uint8)
     path = save(tmp_path / "labels.nii.gz", labels)
-    assert np.array_equal(sitk.GetArrayFromImage(read_mask(path)), labels > 0)
+    with pytest.raises(SAMMixError, match=r"3 labels \(1, 5, 6\); say which"):
+        read_mask(path)
+    assert np.array_equal(sitk.GetArrayFromImage(read_mask(path, label=(5, 6, 7))), labels > 1)
     mask = read_mask(path, label=5)
     assert mask.GetPixelID() == sitk.sitkUInt8
     assert np.array_equal(sitk.GetArrayFromImage(mask), labels == 5)
-    assert not sitk.GetArrayFromImage(read_mask(path, label=261)).any()
+    with pytest.raises(SAMMixError, match="no voxel has the value 261; there are 1, 5, 6"):
+        read_mask(path, label=261)
     with pytest.raises(SAMMixError, match="no such mask"):
         read_mask(tmp_path / "nothing.nii")
 
@@ -233,13 +240,13 @@ def test_check_output(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "folder.nrrd").mkdir()
     (tmp_path / "there.nrrd").touch()
-    check_output(tmp_path / "there.nrrd")
+    check_output(tmp_path / "there.nrrd", overwrite=True)
     for path, why, overwrite in [
         (tmp_path / "mask.png", "unknown suffix", True),
         (tmp_path / "mask", "unknown suffix", True),
         (tmp_path / "none" / "mask.nrrd", "does not exist", True),
         (tmp_path / "folder.nrrd", "is a folder", True),
-        (tmp_path / "there.nrrd", "is there already", False),
+        (tmp_path / "there.nrrd", "is there and not written by SAMMix", False),
     ]:
         with pytest.raises(SAMMixError, match=why):
             check_output(path, overwrite)
@@ -259,7 +266,11 @@ def test_write_mask(tmp_path, suffix):
     labels = (np.arange(60).reshape(3, 4, 5) % 7).astype(np.uint8)
     path = tmp_path / f"mask{suffix}"
     path.write_text("an older file")
-    write_mask(sitk.GetImageFromArray(labels), path)
+    with pytest.raises(SAMMixError, match="not written by SAMMix"):
+        write_mask(sitk.GetImageFromArray(labels), path)
+    assert path.read_text() == "an older file"
+    write_mask(sitk.GetImageFromArray(labels), path, overwrite=True)
+    write_mask(sitk.GetImageFromArray(labels), path)  # over one of ours
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), labels > 0)
     (tmp_path / "plain").touch()
@@ -288,7 +299,7 @@ def test_failed_write_keeps_the_older_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(SAMMixError, match="Permission denied"):
-        write_mask(sitk.GetImageFromArray(np.ones((2, 2, 2), np.uint8)), tmp_path / "mask.nrrd")
+        write_mask(sitk.GetImageFromArray(np.ones((2, 2, 2), np.uint8)), tmp_path / "mask.nrrd", True)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["older"]
 
 
@@ -309,7 +320,7 @@ def test_slicer_segment(tmp_path):
 
 ODD = {
     "complex.nii.gz": "complex numbers",
-    "ct_perfusion.nii.gz": "3 values a voxel",
+    "ct_perfusion.nii.gz": "of 3 values each",
     "dcmqi3_liver.nii.gz": "span only 0 to 1",
     "dcmqi_liver_dicomseg.dcm": "a DICOM SEG is a segmentation, not a CT",
     "enhanced_multiframe_mr.dcm": "the modality is MR, not CT",
@@ -329,7 +340,7 @@ def test_odd_files_are_refused(shared_data, name):
 def test_odd_files_that_warn(shared_data, capfd):
     for path in [shared_data / "odd" / "mr_abdomen.nii.gz", *(shared_data / "odd" / "nifti_space").iterdir()]:
         (warning,) = read_volume(path).warnings
-        assert "no air" in warning
+        assert "no HU by their histogram: perhaps no CT" in warning or "no air" in warning
     assert capfd.readouterr() == ("", "")
 
 

@@ -7,17 +7,25 @@ import SimpleITK as sitk
 
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.imaging.volume import read_volume
-from SAMMixLib.inference.active_learning import SIGNS, Doubts, choose, doubts, joined, reason, suggest
+from SAMMixLib.inference.active_learning import (
+    SIGNS,
+    Candidates,
+    candidates,
+    facility_location,
+    joined,
+    reason,
+    suggest,
+)
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
 from SAMMixLib.models.registry import find_model
 
 
-def candidates(doubt, z=None, features=None) -> Doubts:
+def made(doubt, z=None, features=None) -> Candidates:
     n = len(doubt)
     signs = np.zeros((n, len(SIGNS)))
     signs[:, 1] = doubt
-    return Doubts(
+    return Candidates(
         np.arange(n) * 2,
         np.arange(n, dtype=float) * 5 if z is None else np.array(z, float),
         signs,
@@ -26,30 +34,30 @@ def candidates(doubt, z=None, features=None) -> Doubts:
 
 
 def test_the_most_doubtful_comes_first_and_labelled_ones_never():
-    found = candidates([0.1, 0.9, 0.3, 0.5])
-    assert choose(found, [False] * 4, 1) == [1]
-    assert 1 not in choose(found, [False, True, False, False], 4)
-    assert sorted(choose(found, [False] * 4, 9)) == [0, 1, 2, 3]
-    assert choose(found, [True] * 4, 2) == []
+    found = made([0.1, 0.9, 0.3, 0.5])
+    assert facility_location(found, [False] * 4, 1) == [1]
+    assert 1 not in facility_location(found, [False, True, False, False], 4)
+    assert sorted(facility_location(found, [False] * 4, 9)) == [0, 1, 2, 3]
+    assert facility_location(found, [True] * 4, 2) == []
     assert reason(found, 1).startswith(SIGNS[1])
 
 
 def test_what_resembles_a_labelled_slice_comes_late():
-    alike = candidates([0.5, 0.5, 0.5], z=[0, 0, 0], features=[[0, 0, 0], [0, 0, 0.1], [9, 0, 0]])
-    assert choose(alike, [True, False, False], 1) == [2]
-    near = candidates([0.5, 0.5, 0.5], z=[0, 1, 50])
-    assert choose(near, [True, False, False], 2) == [2, 1]
+    alike = made([0.5, 0.5, 0.5], z=[0, 0, 0], features=[[0, 0, 0], [0, 0, 0.1], [9, 0, 0]])
+    assert facility_location(alike, [True, False, False], 1) == [2]
+    near = made([0.5, 0.5, 0.5], z=[0, 1, 50])
+    assert facility_location(near, [True, False, False], 2) == [2, 1]
 
 
 def test_a_slice_that_stands_for_many_comes_before_a_doubtful_tip():
-    many = candidates([0.9, 0.5, 0.5, 0.5, 0.5], z=[0, 60, 65, 70, 75])
-    assert choose(many, [False] * 5, 2) in ([2, 0], [3, 0])
+    many = made([0.9, 0.5, 0.5, 0.5, 0.5], z=[0, 60, 65, 70, 75])
+    assert facility_location(many, [False] * 5, 2) in ([2, 0], [3, 0])
 
 
 def test_several_scans_take_turns():
-    one, two = candidates([0.9, 0.8, 0.8]), candidates([0.5, 0.4, 0.4])
+    one, two = made([0.9, 0.8, 0.8]), made([0.5, 0.4, 0.4])
     every = joined([one, two])
-    first, second = choose(every, [False] * 6, 2)
+    first, second = facility_location(every, [False] * 6, 2)
     assert first in (0, 1, 2) and second in (3, 4, 5)
 
 
@@ -60,8 +68,8 @@ def test_a_scan_in_which_nothing_is_found_suggests_nothing(tmp_path):
     scan = Scan(Segmenter.from_bundle(find_model("starter"), "cpu"), read_volume(tmp_path / "ct.nrrd"))
     scan.segment()
     assert suggest(scan, [], 3) == []
-    nothing, some = doubts(scan), candidates([0.5, 0.9], features=np.eye(2, 256))
-    assert choose(joined([nothing, some]), [False, False], 1) == [1]
+    nothing, some = candidates(scan), made([0.5, 0.9], features=np.eye(2, 256))
+    assert facility_location(joined([nothing, some]), [False, False], 1) == [1]
 
 
 def test_a_segmented_scan_names_slices_that_got_a_box(tmp_path):

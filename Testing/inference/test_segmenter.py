@@ -17,11 +17,11 @@ from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.evaluation.metrics import score_masks
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.imaging.writing import write_mask
-from SAMMixLib.inference.device import choose_device, choose_dtype
-from SAMMixLib.inference.gating import gate
-from SAMMixLib.inference.scan import largest_component, smooth_boxes
+from SAMMixLib.inference.device import Runtime, choose_device, choose_dtype
+from SAMMixLib.inference.postprocessing import hysteresis_threshold
+from SAMMixLib.inference.scan import smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
-from SAMMixLib.method.sam_mix import build_model
+from SAMMixLib.models.build import build_model
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import KIDNEY
 
@@ -81,18 +81,18 @@ def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
         volume=replace(starter.volume, gate_high=0.0, gate_low=0.0, gap_mm=0.0),
     )
     torch.manual_seed(0)
-    model = prepare(build_model(config.model), torch.device("cpu"), torch.float32)
+    model = prepare(build_model(config.model), Runtime())
     sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
     encoded = []
-    begin = model.backbone.begin
-    model.backbone.begin = lambda slices: encoded.append(len(slices)) or begin(slices)
+    encode_frozen = model.backbone.encode_frozen
+    model.backbone.encode_frozen = lambda slices: encoded.append(len(slices)) or encode_frozen(slices)
     model.backbone.encode = None
-    whole = Segmenter(model, config, "head", torch.device("cpu"), torch.float32, batch_size=2)
+    whole = Segmenter(model, config, "head", Runtime(batch_size=2))
     result = whole.segment(read_volume(tmp_path / "ct.nrrd"))
     assert encoded == [2, 1] and sum(map(bool, result.boxes)) > 0
     slices = torch.from_numpy(result.slices).float()[:, None] / 255
     del model.backbone.encode
-    alone = model(slices, features=begin(slices))
+    alone = model(slices, features=encode_frozen(slices))
     np.testing.assert_allclose(result.p_liver, alone.logit.sigmoid(), atol=0.01)  # the slices are rounded to 8 bits
 
 
@@ -117,7 +117,7 @@ def test_out_of_memory_halves_the_batch_and_then_says_so(segmenter, phantom, tmp
 
     sitk.WriteImage(phantom.ct, str(tmp_path / "ct.mha"))
     monkeypatch.setattr(segmenter.model, "classify", full)
-    small = replace(segmenter, batch_size=4)
+    small = replace(segmenter, runtime=Runtime(batch_size=4))
     with pytest.raises(SAMMixError, match="not enough memory"):
         small.segment(read_volume(tmp_path / "ct.mha"))
     assert sizes == [4, 2, 1]
@@ -133,9 +133,9 @@ def test_air_holds_no_liver(segmenter, tmp_path):
 
 def test_gate_keeps_runs_that_reach_the_high_threshold():
     p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
-    assert gate(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
-    assert gate(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
-    assert not gate(np.zeros(3), 0.5, 0.3).any()
+    assert hysteresis_threshold(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
+    assert hysteresis_threshold(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
+    assert not hysteresis_threshold(np.zeros(3), 0.5, 0.3).any()
 
 
 def test_smoothing_takes_the_median_of_neighbouring_boxes():
@@ -150,14 +150,6 @@ def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom
     assert not segmenter.segment(volume).mask.any()
     kidney = replace(segmenter, structure=KIDNEY).segment(volume)
     assert kidney.mask.any() and kidney.structure == "kidney"
-
-
-def test_largest_component_is_3d():
-    mask = np.zeros((4, 8, 8), bool)
-    mask[0:3, 1:3, 1:3] = True
-    mask[3, 5:8, 5:8] = True
-    kept = largest_component(mask)
-    assert kept.sum() == 12 and not kept[3].any() and not largest_component(mask & False).any()
 
 
 def test_devices_are_checked():

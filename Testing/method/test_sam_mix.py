@@ -15,13 +15,17 @@ from peft import get_peft_model_state_dict
 
 from SAMMixLib.config import PRESETS, Config, ModelConfig
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.segmenter import Segmenter, prepare
-from SAMMixLib.method.sam_mix import SAMMix, build_model, trainable_counts
-from SAMMixLib.models.bundle import CARD, DECODER, load_bundle, open_bundle, save_bundle
+from SAMMixLib.method.cam import liver_logit
+from SAMMixLib.method.sam_mix import SAMMix
+from SAMMixLib.models.base_weights import load_lite_medsam_weights
+from SAMMixLib.models.build import build_model, trainable_counts
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import CARD, DECODER, open_bundle
 from SAMMixLib.models.registry import find_model, import_model, installed_models, remove_model
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.lora import SplitQKV, add_lora, fold_lora
-from SAMMixLib.networks.sam.lite_medsam import load_lite_medsam_weights
 from SAMMixLib.networks.sam.tiny_vit import TinyViT, fuse_batch_norm
 from SAMMixLib.structure import LIVER, TUMOUR
 
@@ -161,18 +165,34 @@ def test_several_boxes_on_a_slice_are_united(model):
     embeddings = torch.rand(1, 256, 64, 64)
     a, b = torch.tensor([[20.0, 20, 90, 90]]), torch.tensor([[120.0, 120, 200, 220]])
     with torch.inference_mode():
-        both, _ = model.segment(embeddings, [torch.cat([a, b])])
-        single = [model.segment(embeddings, [box])[0] for box in (a, b)]
+        both, _ = model.decode(embeddings, [torch.cat([a, b])])
+        single = [model.decode(embeddings, [box])[0] for box in (a, b)]
     torch.testing.assert_close(both, torch.maximum(*single), rtol=0, atol=1e-3)
 
 
 def test_dense_mask_prompt_and_encoder_head_run():
-    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", presence=0.0)
+    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)
     torch.manual_seed(0)
     both = build_model(config).eval()
+    slices = torch.rand(2, 1, 256, 256)
     with torch.inference_mode():
-        output = both(torch.rand(1, 1, 256, 256))
-    assert output.cams.shape == (1, 256, 256) and torch.isfinite(output.logit).all()
+        features = both.encode_frozen(slices)
+        assert features.shape[1] == both.backbone.image_encoder.features_channels
+        alone = both(slices[:1])
+        torch.testing.assert_close(alone.logit, liver_logit(both.classifier(features[:1])), rtol=1e-4, atol=1e-4)
+        swapped = both(slices[:1], features=features[1:])
+        assert (swapped.logit - alone.logit).abs() > 1e-4 and not torch.equal(swapped.cams, alone.cams)
+        torch.testing.assert_close(both.embed(slices, features), both.embed(slices), rtol=0, atol=1e-4)
+    assert alone.cams.shape == (1, 256, 256)
+
+
+def test_who_gets_a_prompt_is_a_bool_and_an_empty_cam_has_no_box(model):
+    logit = torch.tensor([2.0, -2.0, 0.0])
+    assert model.prompted(logit).tolist() == [True, False, True]
+    cams = torch.zeros(3, 256, 256)
+    cams[:2, 50:90, 60:100] = 1
+    boxes = model.boxes_from_cam(cams, torch.tensor([True, False, True]))
+    assert [box.tolist() for box in boxes] == [[[55, 45, 105, 95]], [], []]
 
 
 def test_bundle_brings_the_model_back(model, bundle):
@@ -293,6 +313,11 @@ def test_config_errors_name_the_entry():
             Config.from_dict(wrong)
 
 
+def test_the_former_name_of_the_prompt_threshold_is_read():
+    config = Config.from_dict({"model": {"presence": 0.3}})
+    assert config.model.prompt_threshold == 0.3 and "presence" not in config.to_dict()["model"]
+
+
 def test_the_paper_preset_says_what_the_paper_says():
     paper = PRESETS["paper"]
     assert (paper.model.window_width, paper.model.window_level, paper.model.omega) == (400, 40, 0.5)
@@ -303,10 +328,10 @@ def test_the_paper_preset_says_what_the_paper_says():
 def test_bfloat16_stays_close_to_float32(model):
     slices = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(3))
     box = [torch.tensor([[60.0, 60, 180, 180]])]
-    fast = prepare(build_model(STARTER.model), torch.device("cpu"), torch.bfloat16)
+    fast = prepare(build_model(STARTER.model), Runtime(dtype=torch.bfloat16))
     fast.backbone.mask_decoder.load_state_dict(model.backbone.mask_decoder.state_dict())
     with torch.inference_mode():
-        exact, quick = (m(slices, box).mask_logits for m in (model, fast))
+        exact, quick = (m(slices, boxes=box).mask_logits for m in (model, fast))
     agreement = ((exact > 0) == (quick > 0)).float().mean()
     assert agreement > 0.98
 

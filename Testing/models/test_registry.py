@@ -12,7 +12,7 @@ import pytest
 
 from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CARD, FILES, open_bundle, verify_bundle
+from SAMMixLib.models.card import CARD, FILES, open_bundle, verify_bundle
 from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
 from SAMMixLib.paths import starter_folder
 

@@ -23,12 +23,15 @@ from SAMMixLib.evaluation.metrics import score_overlap
 from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.inference.active_learning import suggest
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
 from SAMMixLib.inference.slices import mean_dice
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import tune_process
-from SAMMixLib.training.finetuning import fine_tune
+from SAMMixLib.training.finetuning import FineTuning, fine_tune
+
+BFLOAT16 = Runtime(dtype=torch.bfloat16)
 
 COLUMNS = (
     "choice", "count", "seed", "slices", "before", "after", "volume_before", "volume_after", "seconds",
@@ -80,7 +83,7 @@ def one_training(choice, count, seed, scan, before, reference, folder) -> dict:
     present = reference.any(axis=(1, 2))
     training_set.add("scan", everything.tolist(), stack.array, spacing, present.tolist(), None, {})
     training_set.add("scan", chosen, stack.array[chosen], spacing, present[chosen].tolist(), reference[chosen], {})
-    tuned = fine_tune(run / "set", "starter", run / "run", "quick", seed, dtype=torch.bfloat16)
+    tuned = fine_tune(run / "set", "starter", run / "run", FineTuning(seed=seed), BFLOAT16)
     after = segmented(Scan(Segmenter.from_bundle(tuned.bundle), scan.volume))
     others = np.setdiff1d(everything, chosen)
     row = {"choice": choice, "count": count, "seed": seed, "slices": ",".join(map(str, chosen))}

@@ -36,16 +36,16 @@ AS_IT_IS, ALONE = "as it is", "each slice alone, as in the paper"
 
 def settings(config: Config) -> dict[str, dict[str, dict]]:
     """What is changed, by name: entries of the model's and of the volume's part of the config."""
-    presence = config.model.presence
+    threshold = config.model.prompt_threshold
     gates = {
-        "no gate: p(liver) of each slice": (presence, presence),
+        "no gate: p(liver) of each slice": (threshold, threshold),
         "gate 0.7, 0.28": (0.7, 0.28),
-        "gate at the threshold and 0.4 of it": (presence, 0.4 * presence),
-        "gate at 2.5 of the threshold and it": (min(0.99, 2.5 * presence), presence),
+        "gate at the threshold and 0.4 of it": (threshold, 0.4 * threshold),
+        "gate at 2.5 of the threshold and it": (min(0.99, 2.5 * threshold), threshold),
     }
     return {
         AS_IT_IS: {},
-        ALONE: {"volume": {"gate_high": presence, "gate_low": presence, "largest_component": False}},
+        ALONE: {"volume": {"gate_high": threshold, "gate_low": threshold, "largest_component": False}},
         **{name: {"volume": {"gate_high": high, "gate_low": low}} for name, (high, low) in gates.items()},
         "largest component off": {"volume": {"largest_component": False}},
         **{f"boxes smoothed over {reach}": {"volume": {"smooth_boxes": reach}} for reach in (1, 2)},

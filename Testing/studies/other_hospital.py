@@ -19,11 +19,15 @@ from collecting import collect
 from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.models.bundle import load_bundle, open_bundle
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import tune_process
-from SAMMixLib.training.finetuning import fine_tune
+from SAMMixLib.training.finetuning import FineTuning, fine_tune
+
+BFLOAT16 = Runtime(dtype=torch.bfloat16)
 
 CORRECTED = 5
 
@@ -50,16 +54,16 @@ def main() -> None:
         run = options.output / str(seed)
         drawn = np.random.default_rng(seed).choice(np.flatnonzero(here.labels), CORRECTED, replace=False)
         collect(here, drawn, np.arange(len(here)), run / "set")
-        tuned = fine_tune(run / "set", "starter", run / "run", options.preset, seed, dtype=torch.bfloat16)
+        tuned = fine_tune(run / "set", "starter", run / "run", FineTuning(options.preset, seed), BFLOAT16)
         print(seed, "|", scores(tuned.bundle, others, lits), f"| {tuned.seconds:.0f} s", flush=True)
 
 
 def scores(bundle: Path, others: SliceDataset, lits: SliceDataset) -> str:
     model = load_bundle(bundle)
-    found = predict_slices(model, others, dtype=torch.bfloat16)
+    found = SlicePredictor(model, BFLOAT16)(others)
     shown = [mean_dice(found.masks, others.masks)]
     for gating in (None, open_bundle(bundle).config.volume):
-        found = predict_slices(model, lits, dtype=torch.bfloat16, gating=gating)
+        found = SlicePredictor(model, BFLOAT16, gating)(lits)
         liver = lits.labels
         shown += [mean_dice(found.masks[liver], lits.masks[liver]), mean_dice(found.masks, lits.masks)]
     return " | ".join(f"{figure:.4f}" for figure in shown)

@@ -17,11 +17,14 @@ from collecting import collect
 
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.inference.slices import PROMPTS, mean_dice, predict_slices
+from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.slices import PROMPTS, SlicePredictor, mean_dice
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.process import tune_process
 from SAMMixLib.structure import TUMOUR
 from SAMMixLib.training.finetuning import fine_tune
+
+BFLOAT16 = Runtime(dtype=torch.bfloat16)
 
 TUMOUR_VALUE = 2  # in the masks of LiTS
 LARGE = 60  # pixels at 256 x 256
@@ -39,7 +42,7 @@ def main() -> None:
         return read_slices(options.lits, 256, patients=read_protocol("desk").split[part], mask_value=TUMOUR_VALUE)
 
     draw(read("train"), options.output / "set")
-    tuned = fine_tune(options.output / "set", "starter", options.output / "run", dtype=torch.bfloat16)
+    tuned = fine_tune(options.output / "set", "starter", options.output / "run", runtime=BFLOAT16)
     print(f"{tuned.masks} masks, {tuned.labels} labels, {tuned.seconds:.0f} s; held out: Dice {tuned.after:.3f}")
 
     validation = read("validation")
@@ -48,7 +51,7 @@ def main() -> None:
     large = shown & (truth.sum(axis=(1, 2)) > LARGE)
     model = load_bundle(tuned.bundle)
     for prompt in PROMPTS:
-        found = predict_slices(model, validation, prompt, dtype=torch.bfloat16)
+        found = SlicePredictor(model, BFLOAT16)(validation, prompt)
         print(
             f"{prompt}: Dice {mean_dice(found.masks[shown], truth[shown]):.3f} on {shown.sum()} slices, "
             f"{mean_dice(found.masks[large], truth[large]):.3f} on the {large.sum()} large ones; "

@@ -22,11 +22,12 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CLASSIFIER, DECODER, load_bundle, open_bundle
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import CLASSIFIER, DECODER, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.structure import SPLEEN
 from SAMMixLib.training import finetuning
-from SAMMixLib.training.finetuning import blend, check_set, fine_tune, hold_out
+from SAMMixLib.training.finetuning import FineTuning, blend, check_set, fine_tune, hold_out
 
 SHORT = {"steps": 2, "batch_size": 2, "mask_batch_size": 1}
 
@@ -55,8 +56,8 @@ def short(monkeypatch):
 def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(preset, tmp_path, short):
     slices = collected(tmp_path / "set").folder
     figures = []
-    one = fine_tune(slices, "starter", tmp_path / "one", preset, report=figures.append)
-    two = fine_tune(slices, "starter", tmp_path / "two", preset)
+    one = fine_tune(slices, "starter", tmp_path / "one", FineTuning(preset, watch=figures.append))
+    two = fine_tune(slices, "starter", tmp_path / "two", FineTuning(preset))
     for name in (CLASSIFIER, DECODER):
         a, b = load_file(one.bundle / name), load_file(two.bundle / name)
         assert all(torch.equal(a[key], b[key]) for key in a)
@@ -81,7 +82,7 @@ def test_another_structure_gets_its_own_classifier(tmp_path, short):
     assert not any(torch.allclose(old[key], new[key]) for key in new if key.endswith("weight"))
     # Where the parent's classifier drew its lines says nothing of the new one's.
     model, volume = bundle.config.model, bundle.config.volume
-    assert model.presence == volume.gate_high == volume.gate_low != parent.config.model.presence
+    assert model.prompt_threshold == volume.gate_high == volume.gate_low != parent.config.model.prompt_threshold
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_an_empty_mask_and_another_runs_folder_are_refused(tmp_path, short):
         check_set(data, "liver")
     fine_tune(slices, "starter", tmp_path / "run")
     with pytest.raises(SAMMixError, match="belongs to another"):
-        fine_tune(slices, "starter", tmp_path / "run", seed=1)
+        fine_tune(slices, "starter", tmp_path / "run", FineTuning(seed=1))
 
 
 def test_every_fifth_slice_is_held_out_by_the_seed():
@@ -137,10 +138,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     slices = collected(tmp_path / "set").folder
     script = (
         "import sys; from dataclasses import replace;"
-        "from SAMMixLib import config; from SAMMixLib.training import trainer as training;"
+        "from SAMMixLib import config; from SAMMixLib.training import loop;"
         "from SAMMixLib.cli import main;"
         f"config.FINE_TUNING['quick'] = replace(config.FINE_TUNING['quick'], **{SHORT | {'views': 1, 'steps': 6}!r});"
-        "training.CHECKPOINT_SECONDS = 0; sys.exit(main(sys.argv[1:]))"
+        "loop.CHECKPOINT_SECONDS = 0; sys.exit(main(sys.argv[1:]))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SAMMIX_HOME": str(tmp_path / "home")}
 

@@ -20,13 +20,15 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.inference.slices import mean_dice, predict_slices
-from SAMMixLib.models.bundle import load_bundle, open_bundle
-from SAMMixLib.progress import silent
-from SAMMixLib.training.checkpoint import trained_state
+from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.models.bundle import load_bundle
+from SAMMixLib.models.card import open_bundle
+from SAMMixLib.training.checkpoint import trained_state, write_checkpoint
 from SAMMixLib.training.loaders import SliceBatches, batch_indices
 from SAMMixLib.training.recipe import Recipe, read_recipe
-from SAMMixLib.training.trainer import Trainer, check_split, check_training_sets, learning_rate_scale, validation_subset
+from SAMMixLib.training.sets import TrainingData, check_split, check_training_sets
+from SAMMixLib.training.trainer import Trainer, learning_rate_scale, new_model
+from SAMMixLib.training.validation import validation_subset
 
 
 def tiny_config(**training) -> Config:
@@ -38,6 +40,10 @@ def tiny_config(**training) -> Config:
         model=replace(starter.model, classifier_width=1 / 16),
         training=replace(starter.training, **(settings | training)),
     )
+
+
+def trainer_of(config: Config, sets: tuple[SliceDataset, SliceDataset], folder: Path) -> Trainer:
+    return Trainer(config, TrainingData(*sets), folder, new_model(config))
 
 
 def phantom_slices(seed: int, name: str) -> SliceDataset:
@@ -95,18 +101,18 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
     for name, kill_after in (("whole", None), ("resumed", 2)):
         folder = tmp_path / name
         folder.mkdir()
-        trainer = Trainer(config, *sets, folder, {})
+        trainer = trainer_of(config, sets, folder)
         if kill_after:
-            trainer.prepare(silent)
             for step in range(kill_after):  # what a run does before it is killed between two checkpoints
                 trainer.train_step(step)
                 trainer.state.step += 1
                 if trainer.state.step == 1:
-                    trainer.save_checkpoint()
-            trainer = Trainer(config, *sets, folder, {})
+                    write_checkpoint({**trainer.checkpoint(), "run": vars(trainer.state)}, folder)
+            trainer = trainer_of(config, sets, folder)
             trainer.resume()
             assert trainer.state.step == 1
-        bundle = trainer.run()
+        trainer.run()
+        bundle = folder / "bundle"
         weights[name] = trained_state(trainer.kept_model)
         assert open_bundle(bundle).card["training"]["prompt"] == "cam"
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -117,12 +123,14 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
         assert torch.equal(value, weights["resumed"][key]), key
 
 
-def test_bundle_carries_the_presence_that_validation_chose(sets, tmp_path):
-    trainer = Trainer(tiny_config(), *sets, tmp_path, {})
-    model = load_bundle(trainer.run())
-    found = predict_slices(model, sets[1])
-    seen = found.p_liver >= model.config.presence
-    assert 0 < model.config.presence < 1 and trainer.kept_config.model.presence == trainer.state.presence
+def test_bundle_carries_the_prompt_threshold_that_validation_chose(sets, tmp_path):
+    trainer = trainer_of(tiny_config(), sets, tmp_path)
+    trainer.run()
+    model = load_bundle(tmp_path / "bundle")
+    found = SlicePredictor(model)(sets[1])
+    seen = found.p_liver >= model.config.prompt_threshold
+    assert 0 < model.config.prompt_threshold < 1
+    assert trainer.kept_config.model.prompt_threshold == trainer.state.prompt_threshold
     assert not found.masks[~seen].any()
     by_half = found.masks & (found.p_liver >= 0.5)[:, None, None]
     assert mean_dice(found.masks, sets[1].masks) >= mean_dice(by_half, sets[1].masks)
@@ -132,9 +140,8 @@ def test_bundle_carries_the_presence_that_validation_chose(sets, tmp_path):
     ("adapts", "rate"), [("lora,decoder", 1e-3), ("lora", 1e-3), ("decoder", 1e-3), ("lora,decoder", 0.0)]
 )
 def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path, adapts, rate):
-    trainer = Trainer(tiny_config(weight_average=0.0, adapts=adapts, learning_rate=rate), *sets, tmp_path, {})
+    trainer = trainer_of(tiny_config(weight_average=0.0, adapts=adapts, learning_rate=rate), sets, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer.prepare(silent)
     trainer.train_step(0)
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     of_classifier = {name for name in changed if name.startswith("classifier.")}
@@ -149,17 +156,18 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
     config = tiny_config(views=2, steps=2, weight_average=0.0)
     config = replace(config, model=replace(config.model, classifier="encoder_head"))
 
-    trainer = Trainer(config, *sets, tmp_path, {})
-    trainer.prepare(silent)
-    batch = trainer.segment_batches(0)
+    trainer = trainer_of(config, sets, tmp_path)
+    batch = trainer.loaders.segment(0)
+    assert trainer.validation_features is not None
     with torch.inference_mode():
-        features = trainer.model.backbone.begin(batch.slices)
+        features = trainer.model.encode_frozen(batch.slices)
     assert torch.allclose(batch.features, features, atol=0.02 * features.abs().max().item())
 
     written = sorted((tmp_path / "features").iterdir())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(trainer.model.backbone), "begin", None)  # the stored features are all that is used
-        bundle = trainer.run()
+        patch.setattr(type(trainer.model.backbone), "encode_frozen", None)  # the stored features are all that is used
+        trainer.run()
+    bundle = tmp_path / "bundle"
     assert sorted((tmp_path / "features").iterdir()) == written and len(written) == 2
     assert open_bundle(bundle).config == trainer.kept_config
 
@@ -167,8 +175,7 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
 def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
     config = tiny_config(views=1, labelled_views=4, labelled_slices=1, cam_weight=0.3)
     config = replace(config, model=replace(config.model, classifier="encoder_head"))
-    trainer = Trainer(config, *sets, tmp_path, {})
-    trainer.prepare(silent)
+    trainer = trainer_of(config, sets, tmp_path)
 
     def shown(batches) -> set[tuple[bytes, bytes]]:
         drawn = [batches(step) for step in range(20)]
@@ -178,12 +185,12 @@ def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
             for image, mask in zip(b[0], b[2], strict=True)
         }
 
-    assert len(shown(trainer.classify_batches)) == len(sets[0])
-    masked = shown(trainer.segment_batches)
-    assert len(masked) == 4 and shown(trainer.activate_batches) == masked
-    assert trainer.activate_batches(0).has_liver_mask.all()
+    assert len(shown(trainer.loaders.classify)) == len(sets[0])
+    masked = shown(trainer.loaders.segment)
+    assert len(masked) == 4 and shown(trainer.loaders.activate) == masked
+    assert trainer.loaders.activate(0).has_liver_mask.all()
     assert 0 < trainer.seconds_of_labelled_views() < 60
-    assert Trainer(tiny_config(), *sets, tmp_path / "other", {}).seconds_of_labelled_views() == 0
+    assert trainer_of(tiny_config(), sets, tmp_path / "other").seconds_of_labelled_views() == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
@@ -210,7 +217,7 @@ def test_kill_9_and_resume_through_the_command_line(npz_folder, tmp_path):
 def test_a_damaged_checkpoint_is_refused(sets, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"half a checkpoint")
     with pytest.raises(SAMMixError, match="not a readable checkpoint"):
-        Trainer(tiny_config(), *sets, tmp_path, {}).resume()
+        trainer_of(tiny_config(), sets, tmp_path).resume()
 
 
 def test_bad_sets_are_refused_before_anything_starts(sets):

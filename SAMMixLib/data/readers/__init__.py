@@ -45,10 +45,11 @@ def patients_in(path: str | Path) -> list[str]:
     path, files = _files(Path(path))
     if path / CARD in files or any(file.suffix in (".npz", ".h5", ".hdf5") for file in files):
         return sorted({scan.patient for scan in read_patients(path, (0, 1), None)})
-    return sorted(name for name, _, _ in pairs_among(files))
+    return sorted(pair.patient for pair in pairs_among(files))
 
 
 def _files(path: Path) -> tuple[Path, list[Path]]:
+    """The path, and what is in it but for hidden files, such as the ``._`` files that macOS leaves beside others."""
     if not path.exists():
         raise SAMMixError(f"{path}: no such file or folder; check the path")
-    return path, sorted(path.iterdir()) if path.is_dir() else [path]
+    return path, sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]

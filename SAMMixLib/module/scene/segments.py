@@ -14,9 +14,8 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.grid import SAME_VOXEL
 from SAMMixLib.module.scene.geometry import ijkToRas, nodeToNode, toStack
 from SAMMixLib.module.scene.hygiene import place
-from SAMMixLib.structure import ALTERED, KIDNEY, LIVER, SPLEEN, Structure
+from SAMMixLib.structure import ALTERED, LIVER, SRT, Structure
 
-SRT = {LIVER.code: "T-62000", SPLEEN.code: "T-C3000", KIDNEY.code: "T-71000"}  # as Slicer before 5.0 wrote them
 LABELMAP = "Binary labelmap"
 
 

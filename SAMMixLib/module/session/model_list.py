@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import open_bundle, verify_bundle
+from SAMMixLib.models.card import open_bundle, verify_bundle
 from SAMMixLib.models.registry import find_model, installed_models
 from SAMMixLib.paths import models_folder
 

@@ -9,7 +9,7 @@ import qt
 import slicer
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.bundle import CARD
+from SAMMixLib.models.card import CARD
 from SAMMixLib.models.registry import export_model, import_model, remove_model
 from SAMMixLib.module.scene.compare import comparisonCase, similarity
 from SAMMixLib.module.session.model_list import COLUMNS, Row, rows, verify

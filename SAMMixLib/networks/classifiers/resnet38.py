@@ -6,14 +6,11 @@ Pre-activation blocks throughout: batch norm, ReLU, convolution without bias.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from SAMMixLib.networks.weights import load_strictly, load_tensors
 
 if TYPE_CHECKING:
     from SAMMixLib.networks.classifiers.encoder_head import EncoderHead
@@ -117,7 +114,7 @@ class CamClassifier(nn.Module):
     """A body and a 1 x 1 convolution to one activation map per class: no liver, liver.
 
     The logits are the mean of each map, ``maps.mean((2, 3))``: global average pooling and a linear layer swap places
-    with the convolution. The head has no bias, so the liver map *is* eq. 4, ``g = sum_i w_i F_i``.
+    with the convolution. The head has no bias, so the liver map *is* the CAM, ``g = sum_i w_i F_i``.
     """
 
     def __init__(self, body: ResNet38 | EncoderHead) -> None:
@@ -128,43 +125,3 @@ class CamClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the body takes, to maps ``[n, 2, h, w]``; with ResNet38, slices to maps of S / 8."""
         return self.head(self.body(x))
-
-
-# Layers of a block: the public file's name and ours. The names of the file are those of Wu et al.'s MXNet model.
-BLOCK_LAYERS = {
-    "bn_branch2a": "norm1",
-    "conv_branch2a": "conv1",
-    "bn_branch2b1": "norm2",
-    "conv_branch2b1": "conv2",
-    "bn_branch2b2": "norm3",
-    "conv_branch2b2": "conv3",
-    "conv_branch1": "shortcut",
-}
-
-
-def load_imagenet_weights(body: ResNet38, path: str | Path) -> None:
-    """Load ImageNet weights from the public PyTorch file ``ilsvrc-cls_rna-a1_cls1000_ep-0001.pth`` (402 MB).
-
-    Araslanov and Roth offer it beside "Single-Stage Semantic Segmentation from Image Labels" (visinf/1-stage-wseg),
-    converted from Wu et al.'s own.
-
-    Raises:
-        SAMMixError: the file cannot be read, or its keys or shapes are not those of `body`.
-    """
-    state = {_own_key(key): tensor for key, tensor in load_tensors(path).items()}
-    # Files written before PyTorch counted batches lack this; only a running mean without momentum would use it.
-    for key, tensor in body.state_dict().items():
-        if key.endswith("num_batches_tracked"):
-            state.setdefault(key, tensor)
-    load_strictly(body, state, str(path))
-
-
-def _own_key(key: str) -> str:
-    """``b4_2.bn_branch2a.weight`` of the public file is ``b4.2.norm1.weight`` here."""
-    block, _, rest = key.partition(".")
-    if block in ("conv1a", "bn7"):
-        return {"conv1a": "stem", "bn7": "norm"}[block] + "." + rest
-    stage_name, _, index = block.partition("_")
-    layer, _, parameter = rest.partition(".")
-    position = "" if stage_name in ("b6", "b7") else f".{index or 0}"
-    return f"{stage_name}{position}.{BLOCK_LAYERS.get(layer, layer)}.{parameter}"

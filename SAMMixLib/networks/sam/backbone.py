@@ -74,13 +74,13 @@ class Backbone(nn.Module):
         """Slices ``[n, 1, S, S]`` in 0..1 to embeddings ``[n, 256, e, e]`` in the encoder's precision."""
         return self.image_encoder(self._input(slices))
 
-    def begin(self, slices: Tensor) -> Tensor:
+    def encode_frozen(self, slices: Tensor) -> Tensor:
         """Slices ``[n, 1, S, S]`` in 0..1 to features ``[n, c, h, w]``, by the part that training never changes."""
-        return self.image_encoder.begin(self._input(slices))
+        return self.image_encoder.encode_frozen(self._input(slices))
 
-    def finish(self, features: Tensor) -> Tensor:
-        """Features of :meth:`begin` to embeddings ``[n, 256, e, e]``, through the part with the adapters."""
-        return self.image_encoder.finish(features.to(next(self.image_encoder.parameters()).dtype))
+    def encode_adapted(self, features: Tensor) -> Tensor:
+        """Features of :meth:`encode_frozen` to embeddings ``[n, 256, e, e]``, through the part with the adapters."""
+        return self.image_encoder.encode_adapted(features.to(next(self.image_encoder.parameters()).dtype))
 
     def _input(self, slices: Tensor) -> Tensor:
         return self.preprocess(slices).to(next(self.image_encoder.parameters()).dtype)
@@ -88,7 +88,9 @@ class Backbone(nn.Module):
     def decode(
         self,
         embeddings: Tensor,
-        boxes: Sequence[Tensor] | Tensor,
+        boxes: Tensor,
+        image_of_box: Tensor,
+        *,
         slice_size: int,
         dense_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -99,21 +101,16 @@ class Backbone(nn.Module):
 
         Args:
             embeddings: ``[n, 256, e, e]`` from :meth:`encode`.
-            boxes: one ``[b_i, 4]`` per slice, where b_i may be 0; or ``[n, 4]``, one box per slice. In pixels of the
-                slice of `slice_size` x `slice_size`.
+            boxes: ``[b, 4]``, in pixels of the slice of `slice_size` x `slice_size`.
+            image_of_box: ``[b]`` int64, the slice that each box belongs to, see
+                :func:`~SAMMixLib.networks.sam.decoding.image_of_box`.
             slice_size: S of the slices that were encoded.
-            dense_masks: ``[sum b_i, 1, 4e, 4e]`` logits in the order of the boxes, SAM's dense mask prompt.
+            dense_masks: ``[b, 1, 4e, 4e]`` logits, SAM's dense mask prompt.
 
         Returns:
-            Mask logits ``[sum b_i, m, 4e, 4e]`` and predicted IoU ``[sum b_i, m]`` in the order of the boxes, float32;
-            m = 3 with `multimask`, else 1.
+            Mask logits ``[b, m, 4e, 4e]`` and predicted IoU ``[b, m]``, float32; m = 3 with `multimask`, else 1.
         """
-        if isinstance(boxes, Tensor):
-            boxes = boxes.unsqueeze(1)
-        counts = torch.tensor([len(of_slice) for of_slice in boxes], device=embeddings.device)
-        image_of_box = torch.arange(len(counts), device=embeddings.device).repeat_interleave(counts)
-        edges = torch.cat([of_slice.reshape(-1, 4) for of_slice in boxes]) * (self.input_size / slice_size)
-
+        edges = boxes * (self.input_size / slice_size)
         sparse, dense = encode_prompts(self.prompt_encoder, edges, dense_masks)
         image_pe = self.prompt_encoder.get_dense_pe()
         masks, iou = decode_masks(self.mask_decoder, embeddings, image_of_box, image_pe, sparse, dense, self.multimask)

@@ -6,6 +6,7 @@ names its image, so one call decodes them all. The parts and their weights stay 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,12 @@ def build_mask_decoder() -> MaskDecoder:
 
     transformer = TwoWayTransformer(depth=2, embedding_dim=EMBEDDING_CHANNELS, num_heads=8, mlp_dim=2048)
     return MaskDecoder(transformer_dim=EMBEDDING_CHANNELS, transformer=transformer, num_multimask_outputs=3)
+
+
+def image_of_box(boxes: Sequence[Tensor], device: torch.device | str = "cpu") -> Tensor:
+    """Which of n images each box belongs to: int64 ``[sum b_i]`` of n tensors ``[b_i, 4]``."""
+    counts = torch.tensor([len(of_image) for of_image in boxes])
+    return torch.repeat_interleave(torch.arange(len(boxes)), counts).to(device)
 
 
 def encode_prompts(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks.sam.backbone import Backbone
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS, build_mask_decoder, build_prompt_encoder
-from SAMMixLib.networks.weights import load_strictly
+from SAMMixLib.networks.strict import load_strictly
 
 IMAGE_SIZES = (256, 512, 1024)
 PATCH_SIZE = 16
@@ -99,26 +99,26 @@ class ImageEncoder(ImageEncoderViT):
     frozen_blocks = 0
 
     def split(self, adapted_blocks: int | None) -> None:
-        """Let :meth:`begin` end where the last `adapted_blocks` blocks start (None: all blocks)."""
+        """Let :meth:`encode_frozen` end where the last `adapted_blocks` blocks start (None: all blocks)."""
         self.frozen_blocks = 0 if adapted_blocks is None else max(0, len(self.blocks) - adapted_blocks)
 
     @property
     def features_channels(self) -> int:
-        """Channels of what :meth:`begin` gives."""
+        """Channels of what :meth:`encode_frozen` gives."""
         return self.pos_embed.shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(self.begin(x))
+        return self.encode_adapted(self.encode_frozen(x))
 
-    def begin(self, x: Tensor) -> Tensor:
+    def encode_frozen(self, x: Tensor) -> Tensor:
         """The part without adapters: ``[n, 3, image_size, image_size]`` to features ``[n, width, e, e]``."""
         x = self.patch_embed(x) + self.pos_embed
         for block in self.blocks[: self.frozen_blocks]:
             x = block(x)
         return x.permute(0, 3, 1, 2)
 
-    def finish(self, features: Tensor) -> Tensor:
-        """The rest: from what :meth:`begin` gives to an embedding ``[n, 256, e, e]``."""
+    def encode_adapted(self, features: Tensor) -> Tensor:
+        """The rest: from what :meth:`encode_frozen` gives to an embedding ``[n, 256, e, e]``."""
         x = features.permute(0, 2, 3, 1)
         for block in self.blocks[self.frozen_blocks :]:
             x = block(x)

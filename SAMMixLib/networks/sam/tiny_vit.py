@@ -207,7 +207,7 @@ class TinyViT(nn.Module):
         )
 
     def split(self, adapted_blocks: int | None) -> None:
-        """Let :meth:`begin` end where the stages with the last `adapted_blocks` blocks start (None: all stages)."""
+        """Let :meth:`encode_frozen` end before the stages with the last `adapted_blocks` blocks (None: all stages)."""
         self.frozen_stages, blocks = len(DEPTHS), 0
         while self.frozen_stages and (adapted_blocks is None or blocks < adapted_blocks):
             self.frozen_stages -= 1
@@ -215,21 +215,21 @@ class TinyViT(nn.Module):
 
     @property
     def features_channels(self) -> int:
-        """Channels of what :meth:`begin` gives."""
+        """Channels of what :meth:`encode_frozen` gives."""
         return WIDTHS[min(self.frozen_stages, len(WIDTHS) - 1)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(self.begin(x))
+        return self.encode_adapted(self.encode_frozen(x))
 
-    def begin(self, x: Tensor) -> Tensor:
+    def encode_frozen(self, x: Tensor) -> Tensor:
         """The part without adapters: ``[n, 3, 256, 256]`` to features, ``[n, 320, 64, 64]`` before the last stage."""
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
         for stage in self.layers[: self.frozen_stages]:
             x = stage(x)
         return x
 
-    def finish(self, features: Tensor) -> Tensor:
-        """The rest: from what :meth:`begin` gives to an embedding ``[n, 256, 64, 64]``."""
+    def encode_adapted(self, features: Tensor) -> Tensor:
+        """The rest: from what :meth:`encode_frozen` gives to an embedding ``[n, 256, 64, 64]``."""
         x = features.contiguous(memory_format=torch.channels_last)
         for stage in self.layers[self.frozen_stages :]:
             x = stage(x)

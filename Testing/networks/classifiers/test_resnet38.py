@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38, load_imagenet_weights
+from SAMMixLib.models.imagenet_weights import load_imagenet_weights
+from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 
 NARROW = 1 / 32
 

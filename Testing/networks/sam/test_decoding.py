@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from SAMMixLib.networks.sam.backbone import Backbone
-from SAMMixLib.networks.sam.decoding import build_mask_decoder, build_prompt_encoder, decode_masks, encode_prompts
+from SAMMixLib.networks.sam.decoding import (
+    build_mask_decoder,
+    build_prompt_encoder,
+    decode_masks,
+    encode_prompts,
+    image_of_box,
+)
 
 SIZE, TOKENS = 64, 8
 BOXES = [
@@ -29,6 +35,11 @@ def embeddings() -> Tensor:
     return torch.randn(3, 256, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1))
 
 
+def decode(backbone: Backbone, embeddings: Tensor, boxes: list[Tensor], size: int, dense: Tensor | None = None):
+    """All boxes of all slices in one batch."""
+    return backbone.decode(embeddings, torch.cat(boxes), image_of_box(boxes), slice_size=size, dense_masks=dense)
+
+
 def stock(backbone: Backbone, embedding: Tensor, boxes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The decoder as `segment-anything` calls it: one image, its boxes."""
     sparse, dense = backbone.prompt_encoder(points=None, boxes=boxes, masks=mask)
@@ -45,7 +56,7 @@ def stock(backbone: Backbone, embedding: Tensor, boxes: Tensor, mask: Tensor | N
 def test_batch_equals_stock_one_by_one(backbone, embeddings, multimask, monkeypatch):
     monkeypatch.setattr(backbone, "multimask", multimask)
     with torch.no_grad():
-        masks, iou = backbone.decode(embeddings, BOXES, SIZE)
+        masks, iou = decode(backbone, embeddings, BOXES, SIZE)
         expected = [
             stock(backbone, embedding, boxes) for embedding, boxes in zip(embeddings, BOXES, strict=True) if len(boxes)
         ]
@@ -54,35 +65,26 @@ def test_batch_equals_stock_one_by_one(backbone, embeddings, multimask, monkeypa
     torch.testing.assert_close(iou, torch.cat([i for _, i in expected]), atol=1e-5, rtol=1e-5)
 
 
-def test_one_box_per_slice_as_a_tensor(backbone, embeddings):
-    boxes = torch.tensor([[1.0, 2.0, 30.0, 40.0], [3.0, 3.0, 50.0, 60.0], [0.0, 0.0, 9.0, 9.0]])
-    with torch.no_grad():
-        together = backbone.decode(embeddings, boxes, SIZE)
-        listed = backbone.decode(embeddings, [box[None] for box in boxes], SIZE)
-    for a, b in zip(together, listed, strict=True):
-        assert torch.equal(a, b)
-
-
 def test_boxes_are_scaled_from_slice_to_input(backbone, embeddings):
     with torch.no_grad():
-        masks, _ = backbone.decode(embeddings, [boxes * 4 for boxes in BOXES], 4 * SIZE)
-        expected, _ = backbone.decode(embeddings, BOXES, SIZE)
+        masks, _ = decode(backbone, embeddings, [boxes * 4 for boxes in BOXES], 4 * SIZE)
+        expected, _ = decode(backbone, embeddings, BOXES, SIZE)
     torch.testing.assert_close(masks, expected)
 
 
 def test_dense_masks_reach_the_decoder_in_the_order_of_the_boxes(backbone, embeddings):
     dense = torch.randn(3, 1, 4 * TOKENS, 4 * TOKENS) * 5
     with torch.no_grad():
-        masks, _ = backbone.decode(embeddings, BOXES, SIZE, dense)
+        masks, _ = decode(backbone, embeddings, BOXES, SIZE, dense)
         of_first, _ = stock(backbone, embeddings[0], BOXES[0], dense[:2])
         of_last, _ = stock(backbone, embeddings[2], BOXES[2], dense[2:])
-        without, _ = backbone.decode(embeddings, BOXES, SIZE)
+        without, _ = decode(backbone, embeddings, BOXES, SIZE)
     torch.testing.assert_close(masks, torch.cat([of_first, of_last]), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(masks, without, atol=1e-3)
 
 
 def test_no_box_at_all_gives_no_mask(backbone, embeddings):
-    masks, iou = backbone.decode(embeddings, [torch.zeros(0, 4)] * 3, SIZE)
+    masks, iou = decode(backbone, embeddings, [torch.zeros(0, 4)] * 3, SIZE)
     assert masks.shape == (0, 3, 4 * TOKENS, 4 * TOKENS)
     assert iou.shape == (0, 3)
 
@@ -90,7 +92,7 @@ def test_no_box_at_all_gives_no_mask(backbone, embeddings):
 def test_gradient_flows_to_the_decoder_the_embeddings_and_the_dense_prompt(backbone, embeddings):
     embeddings = embeddings.clone().requires_grad_()
     dense = torch.zeros(3, 1, 4 * TOKENS, 4 * TOKENS, requires_grad=True)
-    masks, iou = backbone.decode(embeddings, BOXES, SIZE, dense)
+    masks, iou = decode(backbone, embeddings, BOXES, SIZE, dense)
     (masks.square().mean() + iou.square().mean()).backward()
 
     decoder = dict(backbone.mask_decoder.named_parameters())
@@ -112,14 +114,14 @@ def test_bfloat16_stays_close(embeddings, way):
     backbone = Backbone("tiny", encoder, build_prompt_encoder(SIZE, TOKENS), build_mask_decoder()).eval()
     dense = torch.randn(3, 1, 4 * TOKENS, 4 * TOKENS)
     with torch.no_grad():
-        expected, expected_iou = backbone.decode(embeddings, BOXES, SIZE, dense)
+        expected, expected_iou = decode(backbone, embeddings, BOXES, SIZE, dense)
         if way == "cast":
             backbone.cast(torch.bfloat16)
             assert backbone.encode(torch.rand(1, 1, SIZE, SIZE)).dtype == torch.bfloat16
-            masks, iou = backbone.decode(embeddings.bfloat16(), BOXES, SIZE, dense)
+            masks, iou = decode(backbone, embeddings.bfloat16(), BOXES, SIZE, dense)
         else:
             with torch.autocast("cpu", torch.bfloat16):
-                masks, iou = backbone.decode(embeddings, BOXES, SIZE, dense)
+                masks, iou = decode(backbone, embeddings, BOXES, SIZE, dense)
     assert masks.dtype == iou.dtype == torch.float32
     assert (masks - expected).abs().max() < 0.03 * expected.abs().max()
     assert (iou - expected_iou).abs().max() < 0.03 * expected_iou.abs().max()

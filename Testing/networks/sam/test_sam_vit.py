@@ -15,7 +15,7 @@ from torch import nn
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.networks.sam import sam_vit
 from SAMMixLib.networks.sam.backbone import Backbone
-from SAMMixLib.networks.sam.decoding import build_mask_decoder, build_prompt_encoder
+from SAMMixLib.networks.sam.decoding import build_mask_decoder, build_prompt_encoder, image_of_box
 from SAMMixLib.networks.sam.sam_vit import ENCODERS, ViT, build_encoder, build_sam
 
 TINY = ViT(width=32, depth=2, heads=2, global_blocks=(1,))
@@ -74,7 +74,7 @@ def test_equals_sam_predictor(backbone, predictor):
     slices = torch.from_numpy(images)[:, None] / 255.0
     with torch.no_grad():
         embeddings = backbone.encode(slices)
-        masks, iou = backbone.decode(embeddings, boxes, SIZE)
+        masks, iou = backbone.decode(embeddings, torch.cat(boxes), image_of_box(boxes), slice_size=SIZE)
 
     expected = []
     for k in range(3):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from SAMMixLib.inference.slices import mean_dice
-from SAMMixLib.training.prompt_threshold import best_presence
+from SAMMixLib.training.validation import best_prompt_threshold
 
 
 def slices(areas):
@@ -16,16 +16,16 @@ def slices(areas):
 
 def test_threshold_lies_between_liver_and_the_rest():
     p = np.array([0.1, 0.2, 0.3, 0.36])
-    assert best_presence(p, slices([4, 4, 9, 9]), slices([0, 0, 8, 8])) == pytest.approx(0.25)
+    assert best_prompt_threshold(p, slices([4, 4, 9, 9]), slices([0, 0, 8, 8])) == pytest.approx(0.25)
 
 
 def test_a_mask_that_is_worth_nothing_does_not_lower_it():
     p = np.array([0.1, 0.2, 0.9])
-    assert best_presence(p, slices([4, 4, 8]), slices([0, 0, 8])) == pytest.approx(0.55)
+    assert best_prompt_threshold(p, slices([4, 4, 8]), slices([0, 0, 8])) == pytest.approx(0.55)
 
 
 def test_without_a_negative_every_slice_stays():
-    assert best_presence(np.array([0.4, 0.9]), slices([3, 8]), slices([4, 8])) == pytest.approx(0.2)
+    assert best_prompt_threshold(np.array([0.4, 0.9]), slices([3, 8]), slices([4, 8])) == pytest.approx(0.2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,5 +45,5 @@ def test_no_other_threshold_is_better(rows):
         kept = masks & (p >= threshold)[:, None, None]
         return np.nan_to_num(mean_dice(kept, truth))
 
-    best = score(best_presence(p, masks, truth))
+    best = score(best_prompt_threshold(p, masks, truth))
     assert all(best >= score(threshold) - 1e-6 for threshold in (*p, 0.0, 0.5, 1.0))

@@ -14,8 +14,9 @@ from torch import nn
 
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.files import sha256_of
-from SAMMixLib.networks import weights
-from SAMMixLib.networks.weights import PUBLIC_FILES, PublicFile, download, load_strictly, load_tensors
+from SAMMixLib.models import base_weights
+from SAMMixLib.models.base_weights import PUBLIC_FILES, PublicFile, download, load_tensors
+from SAMMixLib.networks.strict import load_strictly
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 
@@ -35,7 +36,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 def test_sha256(tmp_path):
     path = tmp_path / "file"
-    path.write_bytes(b"x" * (weights.CHUNK + 1))
+    path.write_bytes(b"x" * (base_weights.CHUNK + 1))
     assert sha256_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 

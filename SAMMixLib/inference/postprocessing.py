@@ -1,0 +1,74 @@
+"""What the product adds to the paper on a whole scan, each step with its switch in
+:class:`~SAMMixLib.config.VolumeConfig`: hysteresis along z, smooth boxes, thin slices in between, one component.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+LOGIT_LIMIT = 10.0
+"""Logits are clipped here, so that the surer of two slices does not push the outline towards its own."""
+
+
+def hysteresis_threshold(p_liver: np.ndarray, high: float, low: float) -> np.ndarray:
+    """Which slices of a scan get a prompt: bool ``[k]``, the runs with p >= `low` that hold one with p >= `high`.
+
+    >>> hysteresis_threshold(np.array([0.1, 0.4, 0.8, 0.4, 0.1, 0.4]), high=0.7, low=0.3).tolist()
+    [False, True, True, True, False, False]
+    """
+    runs, count = ndimage.label(p_liver >= min(low, high))
+    strong = np.unique(runs[p_liver >= high])
+    return np.isin(runs, strong[strong > 0]) if count else np.zeros(len(p_liver), bool)
+
+
+def spaced(slices: list[int], step: int) -> list[int]:
+    """Of each run of consecutive numbers in sorted `slices`: the first, every `step`-th from there, and the last.
+
+    SAM on these alone is what a scan of thin slices costs; :func:`fill_between` gives the others.
+
+    >>> spaced([3, 4, 5, 6, 7, 8, 20], 3)
+    [3, 6, 8, 20]
+    """
+    chosen = []
+    for run in np.split(np.array(slices, int), np.flatnonzero(np.diff(slices) != 1) + 1):
+        chosen += sorted({*run[::step].tolist(), *run[-1:].tolist()})
+    return chosen
+
+
+def fill_between(logits: np.ndarray, known: list[int], wanted: list[int]) -> None:
+    """Interpolate, in place, the slices of `logits` [k, S, S] that are `wanted` and not `known`.
+
+    Each lies between two known ones of its run, as :func:`spaced` chooses them. Neighbouring thin slices differ
+    little: the zero level of linearly interpolated logits moves smoothly from one outline to the next.
+    """
+    places = np.array(known)
+    for k in sorted(set(wanted) - set(known)):
+        after = int(np.searchsorted(places, k))
+        low, high = places[after - 1], places[after]
+        share = (k - low) / (high - low)
+        logits[k] = (1 - share) * logits[low] + share * logits[high]
+
+
+def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
+    """Replace each side of a slice's box by its median over the slices within `reach`, where each has one box."""
+    smooth = []
+    for k, box in enumerate(boxes):
+        near = [other for other in boxes[max(0, k - reach) : k + reach + 1] if len(other) == 1]
+        smooth.append(torch.cat(near).median(dim=0, keepdim=True).values if len(box) == 1 else box)
+    return smooth
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected component of a 3D mask."""
+    bounds = ndimage.find_objects(mask.astype(np.uint8))
+    if not bounds:
+        return mask
+    labels, count = ndimage.label(mask[bounds[0]])
+    if count > 1:
+        kept = np.zeros_like(mask)
+        kept[bounds[0]] = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        return kept
+    return mask

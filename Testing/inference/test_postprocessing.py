@@ -1,0 +1,48 @@
+"""The steps on whole scans that are not in the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from SAMMixLib.inference.postprocessing import (
+    fill_between,
+    hysteresis_threshold,
+    largest_component,
+    smooth_boxes,
+    spaced,
+)
+
+
+def test_runs_keep_their_ends():
+    assert spaced([3, 4, 5, 6, 7, 8, 20, 21, 30], 3) == [3, 6, 8, 20, 21, 30]
+    assert spaced([5, 6, 7], 1) == [5, 6, 7] and spaced([], 2) == []
+
+
+def test_an_outline_moves_evenly_from_one_slice_to_the_next():
+    x = np.arange(100, dtype=np.float32)
+    logits = np.full((5, 1, 100), -10, np.float32)
+    logits[0], logits[4] = np.clip(20 - x, -10, 10), np.clip(28 - x, -10, 10)
+    fill_between(logits, [0, 4], [0, 1, 2, 3, 4])
+    widths = (logits > 0).sum(axis=(1, 2)).tolist()
+    assert widths == [20, 22, 24, 26, 28]
+
+
+def test_hysteresis_keeps_runs_that_reach_the_high_threshold():
+    p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
+    assert hysteresis_threshold(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
+    assert hysteresis_threshold(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
+    assert not hysteresis_threshold(np.zeros(3), 0.5, 0.3).any()
+
+
+def test_smoothing_takes_the_median_of_neighbouring_boxes():
+    boxes = [torch.tensor([[float(x), 0.0, 10.0, 10.0]]) for x in (1, 9, 2)] + [torch.zeros(0, 4)]
+    assert [box[:, 0].tolist() for box in smooth_boxes(boxes, 1)] == [[1.0], [2.0], [2.0], []]
+
+
+def test_largest_component_is_3d():
+    mask = np.zeros((4, 8, 8), bool)
+    mask[0:3, 1:3, 1:3] = True
+    mask[3, 5:8, 5:8] = True
+    kept = largest_component(mask)
+    assert kept.sum() == 12 and not kept[3].any() and not largest_component(mask & False).any()
