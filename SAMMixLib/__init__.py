@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from SAMMixLib.evaluation.evaluate import Evaluation, evaluate_volumes
     from SAMMixLib.imaging.volume import Volume, read_volume
     from SAMMixLib.imaging.writing import write_mask
+    from SAMMixLib.inference.device import Runtime
     from SAMMixLib.inference.results import SegmentationResult
     from SAMMixLib.inference.segmenter import Segmenter
     from SAMMixLib.progress import Progress
     from SAMMixLib.structure import LIVER, Structure
-    from SAMMixLib.training.finetuning import Tuned, fine_tune
+    from SAMMixLib.training.finetuning import FineTuning, Tuned, fine_tune
 
 __version__ = "0.1.0"
 
@@ -36,8 +37,10 @@ __all__ = [
     "LIVER",
     "Cancelled",
     "Evaluation",
+    "FineTuning",
     "Phantom",
     "Progress",
+    "Runtime",
     "SAMMixError",
     "SegmentationResult",
     "Segmenter",
@@ -60,11 +63,12 @@ _HOMES = {
     "SAMMixLib.evaluation.evaluate": ("Evaluation", "evaluate_volumes"),
     "SAMMixLib.imaging.volume": ("Volume", "read_volume"),
     "SAMMixLib.imaging.writing": ("write_mask",),
+    "SAMMixLib.inference.device": ("Runtime",),
     "SAMMixLib.inference.results": ("SegmentationResult",),
     "SAMMixLib.inference.segmenter": ("Segmenter",),
     "SAMMixLib.progress": ("Progress",),
     "SAMMixLib.structure": ("LIVER", "Structure"),
-    "SAMMixLib.training.finetuning": ("Tuned", "fine_tune"),
+    "SAMMixLib.training.finetuning": ("FineTuning", "Tuned", "fine_tune"),
 }
 
 
