@@ -20,6 +20,10 @@ from SAMMixLib.imaging.nifti import MAX_VOXELS, check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
 METAIMAGE_AXES = tuple(b"%d" % n for n in range(1, 11))
+METAIMAGE_BYTES = {
+    b"MET_CHAR": 1, b"MET_UCHAR": 1, b"MET_SHORT": 2, b"MET_USHORT": 2, b"MET_INT": 4, b"MET_UINT": 4,
+    b"MET_FLOAT": 4, b"MET_DOUBLE": 8, b"MET_LONG_LONG": 8, b"MET_ULONG_LONG": 8,
+}  # fmt: skip
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -159,15 +163,25 @@ def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
 
 
 def _check_metaimage(path: Path) -> None:
-    """Refuse sizes in a MetaImage header that end ITK's process, as a number of axes beyond all bounds does."""
+    """Refuse what ITK's reader ends the process for (axes beyond all bounds), or fills in silence (cut off voxels)."""
     with path.open("rb") as stream:
         header = stream.read(1 << 14)
-    axes = re.search(rb"^\s*NDims\s*=\s*(\S*)", header, re.MULTILINE)
-    sizes = re.search(rb"^\s*DimSize\s*=([^\r\n]*)", header, re.MULTILINE)
-    numbers = sizes[1].split() if sizes else []
+    fields = dict(re.findall(rb"^\s*(\w+)\s*=[ \t]*([^\r\n]*?)\s*$", header, re.MULTILINE))
+    axes, numbers = fields.get(b"NDims", b""), fields.get(b"DimSize", b"").split()
     whole = all(len(number) < 20 and number.isdigit() and 0 < int(number) <= MAX_VOXELS for number in numbers)
-    if not axes or axes[1] not in METAIMAGE_AXES or len(numbers) != int(axes[1]) or not whole:
+    if axes not in METAIMAGE_AXES or len(numbers) != int(axes) or not whole:
         raise SAMMixError(f"{path}: its header has no valid sizes (NDims, DimSize): not a MetaImage file, or damaged")
+    width, channels = METAIMAGE_BYTES.get(fields.get(b"ElementType", b"")), fields.get(b"ElementNumberOfChannels", b"1")
+    local = re.search(rb"^\s*ElementDataFile\s*=\s*LOCAL[ \t]*\r?\n", header, re.MULTILINE)
+    if local is None or width is None or not channels.isdigit() or fields.get(b"BinaryData") == b"False":
+        return
+    wanted = math.prod(map(int, numbers)) * width * int(channels[:4])
+    if fields.get(b"CompressedData", b"False").lower() == b"true":
+        packed = fields.get(b"CompressedDataSize", b"0")
+        wanted = int(packed) if packed.isdigit() else 0
+    there = path.stat().st_size - local.end()
+    if there < wanted:
+        raise SAMMixError(f"{path}: the file is truncated: {there} of {wanted} bytes of voxels; copy it again")
 
 
 def suffix_of(path: Path, known: tuple[str, ...]) -> str:

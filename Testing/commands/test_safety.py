@@ -100,17 +100,8 @@ def test_a_mask_in_whatever_surroundings(ct, tmp_path):
         "PYTHONIOENCODING": "ascii",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "SAMMixLib",
-        "segment",
-        str(scan),
-        "-o",
-        str(output),
-        "--report",
-        str(tmp_path / "r"),
-    ]
+    program = [sys.executable, "-m", "SAMMixLib", "segment"]
+    command = [*program, str(scan), "-o", str(output), "--report", str(tmp_path / "r")]
     done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], env=odd, capture_output=True)
     assert done.returncode == 0, done.stdout
     assert b"ml in slices" in done.stdout and done.stdout.isascii()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def read_npz(
     try:
         with np.load(file, allow_pickle=False) as arrays:
             data = {key: arrays[key] for key in ("image", "mask", "slice", "patient", "annotator") if key in arrays}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise SAMMixError(f"{file}: cannot be read as .npz ({error}); write it again") from error
     for key in ("image", "slice"):
         if key not in data:
