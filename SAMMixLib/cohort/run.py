@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -130,7 +131,7 @@ def run_cohort(
         raise SAMMixError(f"{source}: no such file or folder")
     hidden = _prepare(out, settings)
     settings = replace(settings, secret=hidden.secret if hidden else "")
-    plugin = CohortPlugin(f"sammix-{settings.model_hash[:12]}", settings, model)
+    plugin = CohortPlugin(f"sammix-{secrets.token_hex(8)}", settings, model)  # two runs may share a cluster
     summary = Summary(out)
     export, rows = Export(out / NOTES), Rows(out / ROWS)
     whole = False
@@ -222,9 +223,15 @@ def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -
     handed = Counter()
 
     def hand_over(number: int, entry: Entry) -> None:
+        # Keys that begin alike are one group to the scheduler, which keeps something of each group for good.
         handed[number] += 1
         future = client.submit(
-            work, entry, plugin.name, key=f"scan-{number}-{handed[number]}", retries=TRIES_AT_MOST - 1, pure=False
+            work,
+            entry,
+            plugin.name,
+            key=("scan", plugin.name, number, handed[number]),
+            retries=TRIES_AT_MOST - 1,
+            pure=False,
         )
         waiting[future.key] = (number, entry)
         coming.add(future)

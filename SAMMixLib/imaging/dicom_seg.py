@@ -38,7 +38,7 @@ def series_files(path: Path, mask: sitk.Image, series: str = "") -> list[Path]:
     for file in sorted(path.rglob("*") if path.is_dir() else path.parent.iterdir()):
         if file.is_file() and (header := _header(file)) is not None and header.get("Modality") == "CT":
             found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
-    if series in found:
+    if series and series in found:
         return found[series]
     fitting = [files for files in found.values() if _fits(mask, files, path)]
     if len(fitting) != 1:
