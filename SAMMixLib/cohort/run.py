@@ -156,6 +156,11 @@ def run_cohort(
     return summary
 
 
+def threads_of(client: Client) -> int:
+    """The threads of all workers together, each of which takes a scan at a time."""
+    return sum(worker["nthreads"] for worker in client.scheduler_info()["workers"].values())
+
+
 def key_file(out: Path) -> Path:
     """The key of a cohort's pseudonyms lies beside its folder, so that the folder can be handed on."""
     return out.with_name(f"{out.name}.key.csv")
@@ -218,12 +223,12 @@ def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -
     Raises:
         SAMMixError: the scheduler is gone.
     """
-    waiting: dict[str, tuple[int, Entry]] = {}
+    waiting: dict[Any, tuple[int, Entry]] = {}  # by the task's key
     coming = as_completed()
     handed = Counter()
 
     def hand_over(number: int, entry: Entry) -> None:
-        # Keys that begin alike are one group to the scheduler, which keeps something of each group for good.
+        # Keys that begin alike are one group: the scheduler keeps something of each group for good.
         handed[number] += 1
         future = client.submit(
             work,
@@ -246,9 +251,10 @@ def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -
         handed.pop(number)
         yield number, record or _killed(entry, plugin.settings)
 
+    window = LEAST_WINDOW
     for number, entry in enumerate(entries):
-        if number % LEAST_WINDOW == 0:
-            window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        if number % LEAST_WINDOW == 0:  # workers may come and go
+            window = max(LEAST_WINDOW, WINDOW * threads_of(client))
         while len(waiting) >= window:
             yield from take()
         hand_over(number, entry)

@@ -227,7 +227,7 @@ def _headers(sources: Sequence[Path]) -> list[Dataset]:
     import highdicom
     from pydicom import dcmread
 
-    headers = [dcmread(file, stop_before_pixels=True) for file in sources]
+    headers: list[Dataset] = [dcmread(file, stop_before_pixels=True) for file in sources]
     for header in headers:
         header.SOPInstanceUID = header.get("SOPInstanceUID") or header.file_meta.MediaStorageSOPInstanceUID
         header.SOPClassUID = header.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
