@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast coverage lint scripts
+.PHONY: demo test test-fast coverage lint types scripts
 demo: $(VENV)/.installed
 	$(BIN)/sammix demo -o demo
 
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+# Types: not yet without errors, so no part of lint.
+types: $(VENV)/.installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 # Slicer installs the files that are listed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -218,7 +217,7 @@ def output_hashes(out: Path, files: Sequence[Path]) -> dict[str, str]:
     return {file.relative_to(out).as_posix(): sha256_of(file) for file in files}
 
 
-def model_hash(folder: str | os.PathLike) -> str:
+def model_hash(folder: str | Path) -> str:
     """One hash for all that decides what a model does: its files, its config, its structure and its base weights."""
     from SAMMixLib.models.bundle import open_bundle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -130,7 +131,7 @@ def run_cohort(
         raise SAMMixError(f"{source}: no such file or folder")
     hidden = _prepare(out, settings)
     settings = replace(settings, secret=hidden.secret if hidden else "")
-    plugin = CohortPlugin(f"sammix-{settings.model_hash[:12]}", settings, model)
+    plugin = CohortPlugin(f"sammix-{secrets.token_hex(8)}", settings, model)  # two runs may share a cluster
     summary = Summary(out)
     export, rows = Export(out / NOTES), Rows(out / ROWS)
     whole = False
@@ -153,6 +154,11 @@ def run_cohort(
             rows.begin_again(map(row_of, stored_records(out)))
         summary.left_out = _finish(out, rows, export, settings, hidden)
     return summary
+
+
+def threads_of(client: Client) -> int:
+    """The threads of all workers together, each of which takes a scan at a time."""
+    return sum(worker["nthreads"] for worker in client.scheduler_info()["workers"].values())
 
 
 def key_file(out: Path) -> Path:
@@ -217,14 +223,20 @@ def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -
     Raises:
         SAMMixError: the scheduler is gone.
     """
-    waiting: dict[str, tuple[int, Entry]] = {}
+    waiting: dict[Any, tuple[int, Entry]] = {}  # by the task's key
     coming = as_completed()
     handed = Counter()
 
     def hand_over(number: int, entry: Entry) -> None:
+        # Keys that begin alike are one group: the scheduler keeps something of each group for good.
         handed[number] += 1
         future = client.submit(
-            work, entry, plugin.name, key=f"scan-{number}-{handed[number]}", retries=TRIES_AT_MOST - 1, pure=False
+            work,
+            entry,
+            plugin.name,
+            key=("scan", plugin.name, number, handed[number]),
+            retries=TRIES_AT_MOST - 1,
+            pure=False,
         )
         waiting[future.key] = (number, entry)
         coming.add(future)
@@ -239,9 +251,10 @@ def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -
         handed.pop(number)
         yield number, record or _killed(entry, plugin.settings)
 
+    window = LEAST_WINDOW
     for number, entry in enumerate(entries):
-        if number % LEAST_WINDOW == 0:
-            window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        if number % LEAST_WINDOW == 0:  # workers may come and go
+            window = max(LEAST_WINDOW, WINDOW * threads_of(client))
         while len(waiting) >= window:
             yield from take()
         hand_over(number, entry)

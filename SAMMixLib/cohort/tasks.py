@@ -75,7 +75,9 @@ class CohortPlugin(WorkerPlugin):
 
 def work(entry: Entry, plugin: str) -> dict[str, Any]:
     """The task: one scan by the plugin of this worker."""
-    return get_worker().plugins[plugin].work(entry)
+    own = get_worker().plugins[plugin]
+    assert isinstance(own, CohortPlugin)
+    return own.work(entry)
 
 
 def process_scan(entry: Entry, settings: Settings, load: Callable[[], Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.cohort.engine import ModelSource
     from SAMMixLib.cohort.manifest import count_scans
     from SAMMixLib.cohort.records import Settings, model_hash
-    from SAMMixLib.cohort.run import local_cluster, run_cohort, running_cluster
+    from SAMMixLib.cohort.run import local_cluster, run_cohort, running_cluster, threads_of
     from SAMMixLib.models.bundle import open_bundle
     from SAMMixLib.models.registry import find_model
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> dict:
     model = ModelSource(str(folder), hashed, options.device, options.dtype, options.batch_size, weights, threads)
     cluster = running_cluster(options.scheduler) if options.scheduler else local_cluster(workers, options.memory_limit)
     with cluster as client:
-        print(f"{len(client.nthreads())} workers; dashboard: {client.dashboard_link or 'none'}", file=sys.stderr)
+        print(f"{threads_of(client)} scans at a time; dashboard: {client.dashboard_link or 'none'}", file=sys.stderr)
         with live_progress(count_scans(options.input, options.output)) as watch:
             summary = run_cohort(options.input, client, settings=settings, model=model, watch=watch)
     figures = summary.to_json()

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> dict:
     print(_summary(result, options.output, segmenter.structure.name))
     if options.report is not None:
         print(f"report: {write_report(result, options.report, volume.name)}")
-    if options.viewer:
+    if options.viewer and options.report is not None:
         from SAMMixLib.inference.quality import slices_to_review
         from SAMMixLib.reports.viewer import write_viewer
 

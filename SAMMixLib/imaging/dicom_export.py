@@ -39,7 +39,7 @@ def series_files(path: Path, mask: sitk.Image, series: str = "") -> list[Path]:
     for file in sorted(path.rglob("*") if path.is_dir() else path.parent.iterdir()):
         if file.is_file() and (header := _header(file)) is not None and header.get("Modality") == "CT":
             found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
-    if series in found:
+    if series and series in found:
         return found[series]
     fitting = [files for files in found.values() if _fits(mask, files, path)]
     if len(fitting) != 1:
@@ -238,7 +238,7 @@ def _headers(sources: Sequence[Path]) -> list[Dataset]:
     import highdicom
     from pydicom import dcmread
 
-    headers = [dcmread(file, stop_before_pixels=True) for file in sources]
+    headers: list[Dataset] = [dcmread(file, stop_before_pixels=True) for file in sources]
     for header in headers:
         header.SOPInstanceUID = header.get("SOPInstanceUID") or header.file_meta.MediaStorageSOPInstanceUID
         header.SOPClassUID = header.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
@@ -276,7 +276,7 @@ def _header(file: Path) -> Any:
     from pydicom.errors import InvalidDicomError
 
     try:
-        return dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID"])
+        return dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID", "Manufacturer"])
     except (InvalidDicomError, OSError, ValueError):
         return None
 

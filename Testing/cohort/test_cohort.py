@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_a_scan_that_kills_hangs_or_surprises_is_recorded_and_the_rest_goes_on(c
     source = tmp_path / "in"
     for name in ("a", "hang", "kill", "surprise", "z"):
         write_scan(source / f"{name}.nii.gz")
-    summary = cohort(source, deadline=3.0)
+    summary = cohort(source, deadline=20.0)
     rows = table(cohort.out)
     assert summary.counts == {"done": 2, "failed": 3, "unchanged": 0}
     assert "killed its worker on each of 3 tries" in rows["kill"]["reason"]
@@ -167,10 +168,8 @@ def test_scheduler_and_workers_started_apart(tmp_path):
         for name in ("w1", "w2"):
             start(name, "dask_worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-dashboard")
         end = time.monotonic() + 60
-        while not address.exists() and time.monotonic() < end:
+        while not (address.exists() and address.read_text()) and time.monotonic() < end:
             time.sleep(0.2)
-        import json
-
         with running_cluster(json.loads(address.read_text())["address"]) as client:
             client.wait_for_workers(2, timeout=60)
             settings = Settings(str(tmp_path / "out"), model="stub", model_hash=HASH)

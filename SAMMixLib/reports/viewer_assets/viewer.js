@@ -63,7 +63,8 @@ class ScanViewer {
   async draw(data, review) {
     if (!this.view) {
       this.view = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [1, 0.84, 0.04, 0.7], crosshairWidth: 1, isRadiologicalConvention: true,
+        backColor: [0, 0, 0, 1], crosshairColor: [1, 0.84, 0.04, 0.7], crosshairWidth: 0.8,
+        crosshairWidthUnit: "mm", multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID, isRadiologicalConvention: true,
         multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, dragAndDropEnabled: false, isColorbar: false,
         logLevel: "error",
       });
