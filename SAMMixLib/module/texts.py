@@ -63,3 +63,12 @@ def keep_question(ks: list[int]) -> str:
 
 def replace_question(ks: list[int]) -> str:
     return f"You edited {slices(ks)} by hand. Replace your edit by a new segmentation from the box?"
+
+
+def foreign_question(segmentation: str, volume: str, other: str) -> str:
+    """Before a scan's liver is written into the segmentation of another scan."""
+    whose = f"was made on {other}" if other else "was made on another scan"
+    return (
+        f"{segmentation} {whose}.\n\nWrite the liver of {volume} into it all the same? "
+        "No leaves it as it is: choose another segmentation, or create a new one."
+    )

@@ -19,6 +19,7 @@ from SAMMixLib.module.scene.edits import editedSlices, rememberResult, stamp, ve
 from SAMMixLib.module.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.module.scene.hygiene import helper
 from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
 from SAMMixLib.module.scene.segments import bounds, createSegmentation, findSegment, readSegment, writeSegment
 from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask
@@ -65,7 +66,7 @@ class Case:
         self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
         self._checked: tuple = ()
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
-        self._stopWatching: Callable[[], None] | None = None
+        self._boxWatch: Watch | None = None
 
     # What a session asks
 
@@ -197,16 +198,14 @@ class Case:
         if red is not None and red.GetBackgroundVolumeID() != self.volumeNode.GetID():
             slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
 
-    def watchSegment(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back whenever the voxels of the segmentation may have changed; gives back a function that ends it."""
-        segmentation = self.segmentationNode.GetSegmentation()
+    def watchSegment(self, callback: Callable[[], None]) -> Watch:
+        """Call back whenever the voxels of the segmentation may have changed."""
         events = (
             slicer.vtkSegmentation.SourceRepresentationModified,
             slicer.vtkSegmentation.SegmentModified,  # all that an undo tells
             slicer.vtkSegmentation.SegmentRemoved,
         )
-        tags = [segmentation.AddObserver(event, lambda *_: callback()) for event in events]
-        return lambda: [segmentation.RemoveObserver(tag) for tag in tags]
+        return Watch(self.segmentationNode.GetSegmentation(), events, lambda _: callback())
 
     def hide(self) -> None:
         """Take heat map and box from the views; the user's own foreground comes back."""
@@ -221,15 +220,15 @@ class Case:
 
         The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
         """
-        if self._stopWatching is not None:
-            self._stopWatching()
-            self._stopWatching = None
+        if self._boxWatch is not None:
+            self._boxWatch.stop()
+            self._boxWatch = None
         box = boxNode(self.volumeNode) if dragged else helper(self.volumeNode, "box")
         if box is not None:
             setEditable(box, dragged is not None)
         if dragged is not None:
             alignView(self.volumeNode)
-            self._stopWatching = watchBox(box, self.volumeNode, dragged)
+            self._boxWatch = watchBox(box, self.volumeNode, dragged)
 
     def chartNode(self):
         return helper(self.volumeNode, "chart")

@@ -9,6 +9,7 @@ import slicer
 import vtk
 
 from SAMMixLib.module.scene.hygiene import adopt, helper
+from SAMMixLib.module.scene.observe import Watch
 
 SLICE, P_LIVER, AREA, RELATIVE = "slice", "p(liver)", "area (cm2)", "area / largest"
 
@@ -45,27 +46,28 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
     return chart
 
 
-def watchClicks(contextScene, chart, callback: Callable[[int], None]) -> None:
-    """Call ``callback(k)`` when the user clicks at slice k, anywhere between the chart's axes; a drag is no click.
+class ChartClicks:
+    """Calls ``callback(k)`` when the user clicks at slice k of a plot view's chart; a drag is no click.
 
     A plot view's own signal ``dataSelected`` tells of rectangles only, and of what was selected before.
-
-    Args:
-        contextScene: the ``vtkContextScene`` of the plot view, which lives as long as its ``vtkChartXY``.
     """
-    interactor = contextScene.GetRenderer().GetRenderWindow().GetInteractor()
-    pressed = [(-1, -1)]
 
-    def press(*_) -> None:
-        pressed[0] = interactor.GetEventPosition()
+    def __init__(self, plotView, callback: Callable[[int], None]):
+        self._chart, self._callback = plotView.chart(), callback
+        self._pressed: tuple[int, int] | None = None
+        interactor = plotView.scene().GetRenderer().GetRenderWindow().GetInteractor()
+        self._watches = [
+            Watch(interactor, (vtk.vtkCommand.LeftButtonPressEvent,), self._press),
+            Watch(interactor, (vtk.vtkCommand.LeftButtonReleaseEvent,), self._release),
+        ]
 
-    def release(*_) -> None:
+    def _press(self, interactor) -> None:
+        self._pressed = interactor.GetEventPosition()
+
+    def _release(self, interactor) -> None:
         at = interactor.GetEventPosition()
-        if at == pressed[0] and (k := sliceAt(chart, *at)) is not None:
-            callback(k)
-
-    interactor.AddObserver(vtk.vtkCommand.LeftButtonPressEvent, press)
-    interactor.AddObserver(vtk.vtkCommand.LeftButtonReleaseEvent, release)
+        if at == self._pressed and (k := sliceAt(self._chart, *at)) is not None:
+            self._callback(k)
 
 
 def sliceAt(chart, x: float, y: float) -> int | None:

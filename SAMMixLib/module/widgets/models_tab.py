@@ -54,6 +54,7 @@ class ModelsTab:
         self._rows = rows()
         self.ui.compareLabel.text = ""
         table = self.ui.modelsTable
+        blocked = table.blockSignals(True)  # the selection changes while the table is filled
         table.clear()
         table.setColumnCount(len(COLUMNS))
         table.setHorizontalHeaderLabels(list(COLUMNS))
@@ -63,6 +64,8 @@ class ModelsTab:
                 table.setItem(index, column, qt.QTableWidgetItem(text))
         table.resizeColumnsToContents()
         table.selectRow(0)
+        table.blockSignals(blocked)
+        self.onSelected()
         usable = [(row.name, row.name) for row in self._rows if row.usable]
         fill(self.ui.modelSelector, usable, self._settings.model)
         if usable:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import qt
 import slicer
 
+from SAMMixLib.module import texts
 from SAMMixLib.module.scene.case import Case
-from SAMMixLib.module.scene.chart import watchClicks
+from SAMMixLib.module.scene.chart import ChartClicks
+from SAMMixLib.module.scene.choice import isForeign, ownSegmentation, referenceVolume
 from SAMMixLib.module.scene.navigate import watchSlice
+from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.singletons import plotViewNode, segmentEditorNode
 from SAMMixLib.module.session.segment_view import Look, changes, look
 from SAMMixLib.module.session.session import Session
@@ -36,7 +39,7 @@ class SegmentTab:
         self._look: Look = {}
         self._updated = 0.0
         self._devices = None
-        self._observed: list[Callable[[], None]] = []
+        self._observed: list[Watch] = []
         self._timer, self._editTimer = qt.QTimer(), qt.QTimer()
         self._editTimer.setSingleShot(True)
         self._timer.connect("timeout()", self.onTimer)
@@ -51,7 +54,7 @@ class SegmentTab:
         # A qMRMLPlotWidget would offer the chart in a selector, and drop it since it is hidden from selectors.
         self.plot = slicer.qMRMLPlotView()
         self.plot.setMRMLScene(slicer.mrmlScene)
-        watchClicks(self.plot.scene(), self.plot.chart(), self.onChartClicked)
+        self._clicks = ChartClicks(self.plot, self.onChartClicked)
         ui.plotFrame.layout().addWidget(self.plot)
 
     # Life cycle
@@ -87,7 +90,11 @@ class SegmentTab:
         volume = self._parameters and self._parameters.inputVolume
         segmentation = self._parameters and self._parameters.segmentation
         if self.case is None or volume != self.case.volumeNode:
+            if volume and segmentation and isForeign(segmentation, volume):
+                segmentation = ownSegmentation(volume)
             self._open(volume, segmentation)
+            if self._parameters and self._parameters.segmentation != segmentation:
+                self._parameters.segmentation = segmentation  # which comes back here, with the case in place
         elif segmentation != self.case.segmentationNode and not self.session.busy:
             self.case.segmentationNode = segmentation
             self._observe()
@@ -110,8 +117,8 @@ class SegmentTab:
 
     def _observe(self) -> None:
         """Point observers, editor and chart at the nodes of the case."""
-        for stop in self._observed:
-            stop()
+        for watch in self._observed:
+            watch.stop()
         self._observed = []
         segmentation = self.case.segmentationNode if self.case else None
         if self.case:
@@ -131,12 +138,22 @@ class SegmentTab:
     def onSegment(self) -> None:
         if self.session.busy and not self.session.correcting:
             self.session.cancel()
-        elif self._install():
+        elif self._mayWrite() and self._install():
             alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
             k = self.case.current_slice()
             self.session.segment(self.case, [k] if alone and k is not None else None)
         self.update()
         self.onTimer()
+
+    def _mayWrite(self) -> bool:
+        """Whether the result may go into the segmentation; the user is asked where it holds another scan's."""
+        case = self.case
+        node = case and case.segmentationNode
+        if node is None or not isForeign(node, case.volumeNode):
+            return True
+        other = referenceVolume(node)
+        question = texts.foreign_question(node.GetName(), case.volumeNode.GetName(), other.GetName() if other else "")
+        return slicer.util.confirmYesNoDisplay(question, "SAMMix")
 
     def onUnload(self) -> None:
         self.session.unload()

@@ -88,11 +88,11 @@ def test_a_transform_put_on_the_box_alone_counts(case):
 def test_only_the_end_of_a_drag_calls_back(case):
     volume, roi = case
     seen = []
-    stop = watchBox(roi, volume, lambda *found: seen.append(found))
+    watch = watchBox(roi, volume, lambda *found: seen.append(found))
     showBox(roi, volume, 3, (5, 6, 10, 12))
     assert seen == []
     roi.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
     assert seen == [(3, (5, 6, 10, 12))]
-    stop()
+    watch.stop()
     roi.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
     assert len(seen) == 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import slicer
 import vtk
 
-from SAMMixLib.module.scene.chart import showChart, watchClicks
+from SAMMixLib.module.scene.chart import ChartClicks, showChart
 from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview, watchSlice
 
 RED = "vtkMRMLSliceNodeRed"
@@ -41,7 +44,9 @@ def test_a_click_between_the_axes_means_a_slice_and_a_drag_does_not():
     view.GetRenderWindow().SetSize(400, 170)
     view.GetScene().AddItem(chart)
     seen = []
-    watchClicks(view.GetScene(), chart, seen.append)
+    plot = SimpleNamespace(chart=lambda: chart, scene=view.GetScene)
+    clicks = ChartClicks(plot, seen.append)
+    gc.collect()
     table = vtk.vtkTable()
     for name in ("slice", "p(liver)"):
         column = vtk.vtkFloatArray()
@@ -70,6 +75,7 @@ def test_a_click_between_the_axes_means_a_slice_and_a_drag_does_not():
     pointer(first + 50, low + 20, both[0])
     pointer(first + 90, low + 20, both[1])
     assert seen == [0, 3, 10]
+    del clicks
 
 
 def test_two_volumes_have_a_chart_each(makeVolume):
@@ -83,11 +89,11 @@ def test_slices_are_followed_and_off_the_stack_there_is_none(scene, makeVolume):
     volume = makeVolume()  # slices at 0, 2.5 .. 12.5 mm
     red = scene.GetNodeByID(RED)
     seen = []
-    stop = watchSlice(volume, seen.append)
+    watch = watchSlice(volume, seen.append)
     for offset in (2.6, 3.7, 3.8, 13.7, 13.8, -1.2, -1.3, 5.0):
         red.SetSliceOffset(offset)
     assert seen == [1, 2, 5, None, 0, None, 2]
-    stop()
+    watch.stop()
     red.SetSliceOffset(0)
     assert len(seen) == 7
     red.SetXYZOrigin(33.0, -12.0, 0.0)  # a pan does not change the slice
