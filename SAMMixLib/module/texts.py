@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from SAMMixLib.module.case_state import Findings
+
+KEEP, REPLACE, CANCEL, NEW_SEGMENTATION = "Keep mine", "Replace", "Cancel", "New segmentation"
+NO_VOLUME = "Load a CT, or try Sample Data."
+HASH = re.compile(r"-[0-9a-f]{8}$")  # that a training set puts behind a scan's name
+
+
+@dataclass(frozen=True)
+class Question:
+    """Text and the buttons that answer it; the last one is what closing the window means."""
+
+    text: str
+    choices: tuple[str, ...]
 
 
 def duration(seconds: float) -> str:
@@ -29,6 +43,16 @@ def slices(ks: Iterable[int]) -> str:
     return ("slice " if len(runs) == 1 and len(runs[0]) == 1 else "slices ") + ", ".join(parts)
 
 
+def dice(value: float) -> str:
+    """Dice as it is written everywhere: in curves, verdicts and tables."""
+    return f"{value:.3f}"
+
+
+def scan_name(patient: str) -> str:
+    """A scan's own name, without what a training set adds to tell scans of one name apart."""
+    return HASH.sub("", patient)
+
+
 def result_line(findings: Findings) -> str:
     if findings.slice_range is None:
         return "No liver found."
@@ -40,26 +64,42 @@ def result_line(findings: Findings) -> str:
 
 def slice_line(findings: Findings, k: int) -> str:
     """What is known of one slice."""
-    if k not in findings.p_liver:
-        return f"Slice {k}: not looked at"
-    parts = [f"Slice {k}: p(liver) {findings.p_liver[k]:.2f}"]
+    parts = []
+    if k in findings.p_liver:
+        parts.append(f"liver probability {100 * findings.p_liver[k]:.0f} %")
     if findings.predicted_iou.get(k):
-        parts.append(f"predicted IoU {findings.predicted_iou[k]:.2f}")
+        parts.append(f"the model's own confidence {100 * findings.predicted_iou[k]:.0f} %")
     if findings.area_mm2.get(k):
         parts.append(f"{findings.area_mm2[k] / 100:.0f} cm\u00b2")
     if k in findings.corrected:
         parts.append("corrected")
     elif k in findings.review:
         parts.append("please review")
-    return ", ".join(parts)
+    return f"Slice {k}: {', '.join(parts) or 'no liver'}"
 
 
-def keep_question(ks: list[int]) -> str:
-    return (
-        f"You changed {slices(ks)} by hand.\n\nKeep your changes there? "
-        "No replaces them by the new result; Undo brings them back."
+def keep_question(ks: list[int]) -> Question:
+    return Question(
+        f"You changed {slices(ks)} by hand.\n\nKeep your changes there, or replace them by the new result? "
+        "Undo brings back what is replaced.",
+        (KEEP, REPLACE, CANCEL),
     )
 
 
-def replace_question(ks: list[int]) -> str:
-    return f"You edited {slices(ks)} by hand. Replace your edit by a new segmentation from the box?"
+def replace_question(ks: list[int]) -> Question:
+    return Question(f"You changed {slices(ks)} by hand. Replace that by the new result?", (REPLACE, KEEP))
+
+
+def foreign_question(owner: str) -> Question:
+    return Question(
+        f"The chosen segmentation belongs to another scan: {owner}.\n\n"
+        "Put the liver of this scan into a new segmentation, or replace what is there?",
+        (NEW_SEGMENTATION, REPLACE, CANCEL),
+    )
+
+
+def without_question(ks: list[int], structure: str) -> Question:
+    return Question(
+        f"Your segment shows the {structure} in {slices(ks)}, too.\n\nLabel these as slices without {structure}?",
+        ("Leave them out", "Label them", CANCEL),
+    )

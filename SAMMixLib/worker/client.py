@@ -21,21 +21,36 @@ from typing import Any, BinaryIO
 import SAMMixLib
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.worker.folders import PrivateFolder, sweep
-from SAMMixLib.worker.protocol import Message, decode, encode
+from SAMMixLib.worker.protocol import (
+    Cancel,
+    ErrorKind,
+    Failed,
+    Heartbeat,
+    Hello,
+    LogLine,
+    Progressed,
+    Quit,
+    Reported,
+    Request,
+    decode_answer,
+    encode,
+)
 
 START_SECONDS = 180.0  # until hello: torch from a slow disk, with a virus scanner
 SILENCE_SECONDS = 60.0  # without any message; an import can hold up the heartbeat for some seconds
-PATIENCE_SECONDS = {"load": 300.0, "resegment": 120.0, "unload": 60.0}  # without progress on a request
-OTHER_PATIENCE_SECONDS = 600.0  # a batch of a large backbone on a slow CPU takes minutes
 CANCEL_SECONDS = 1.8  # then the process is killed, so that all is over within 2 s
 CLOSE_SECONDS = 1.0
 OBSERVED_SECONDS = 1.0  # the most that one gap between two polls counts as waiting
 LONGEST_LINE = 1 << 24
 
 
+Answer = tuple["int | None", Any]
+"""The id of the request that a message belongs to, and the message."""
+
+
 @dataclass
 class _Pending:
-    patience: float
+    request: Request
     waited: float = 0.0
     cancelled: float | None = None  # so long ago
 
@@ -44,8 +59,8 @@ class WorkerClient:
     """Starts the worker and talks to it.
 
     Nothing here blocks but :meth:`close`, and that for two seconds at most. Whatever goes wrong with the process (a
-    crash, a missed heartbeat or deadline) comes out of :meth:`poll` as a message of type "error", so a caller has one
-    place to look. After such an end (`alive` is False) :meth:`start` starts a new process, which knows no model.
+    crash, a missed heartbeat or deadline) comes out of :meth:`poll` as a :class:`~SAMMixLib.worker.protocol.Failed`, so a
+    caller has one place to look. After such an end (`alive` is False) :meth:`start` starts a new process, which knows no model.
 
     Args:
         command: what runs ``python -m SAMMixLib.worker``; the private folder is appended. By default this Python.
@@ -70,7 +85,7 @@ class WorkerClient:
         self._private: PrivateFolder | None = None
         self._process: subprocess.Popen | None = None
         self._ids = itertools.count(1)
-        self._own: list[Message] = []  # what the client itself has to say at the next poll
+        self._own: list[Answer] = []  # what the client itself has to say at the next poll
         self._pending: dict[int, _Pending] = {}  # in the order in which the server works
         self._failed = False
         self.folder: Path | None = None
@@ -104,8 +119,8 @@ class WorkerClient:
             return
         if self._process is not None:  # nobody has polled since it ended
             self._end(*self._cause_of_death())
-        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._fatal: Message | None = None
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._fatal: Failed | None = None
         self._ended: float | None = None  # when the end was first seen
         self._closed_pipe = False
         self._silence = 0.0
@@ -124,7 +139,7 @@ class WorkerClient:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=self._child_environment(),
+                    env=_child_environment(self._environment),
                     **_apart(),
                 )
         except OSError as error:
@@ -136,14 +151,15 @@ class WorkerClient:
         )
         self._reader.start()
 
-    def request(self, kind: str, **fields: Any) -> int:
-        """Send a request of :mod:`~SAMMixLib.worker.protocol`; its id comes back in all that answers it."""
+    def request(self, request: Request) -> int:
+        """Send a request; the id that this gives back comes with all that answers it."""
         number = next(self._ids)
         if not self.alive:
-            self._own.append(self._error(number, "crash", "The segmentation process is not running; run it again."))
+            gone = "The segmentation process is not running; run it again."
+            self._own.append((number, self._failure(ErrorKind.CRASH, gone)))
         else:
-            self._send({"type": kind, "id": number, **fields})
-            self._pending[number] = _Pending(PATIENCE_SECONDS.get(kind, OTHER_PATIENCE_SECONDS))
+            self._send(encode(request, number))
+            self._pending[number] = _Pending(request)
         return number
 
     def cancel(self, number: int) -> None:
@@ -154,9 +170,9 @@ class WorkerClient:
         pending = self._pending.get(number)
         if pending and pending.cancelled is None:
             pending.cancelled = 0.0
-            self._send({"type": "cancel", "id": number})
+            self._send(encode(Cancel(), number))
 
-    def poll(self) -> list[Message]:
+    def poll(self) -> list[Answer]:
         """The messages since the last call, in order; never blocks. Call it at least every second while waiting."""
         if self._process is None:
             return self._take_own()
@@ -176,7 +192,7 @@ class WorkerClient:
     def close(self) -> None:
         """End the process and remove the private folder."""
         if self._process is not None:
-            self._send({"type": "quit", "id": next(self._ids)})
+            self._send(encode(Quit(), next(self._ids)))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)
             self._kill()
@@ -185,34 +201,41 @@ class WorkerClient:
             self._private = None
             atexit.unregister(self.close)
 
-    def _drain(self) -> list[Message]:
-        messages = []
+    def _drain(self) -> list[Answer]:
+        answers = []
         while True:
             try:
-                message = self._messages.get_nowait()
+                line = self._messages.get_nowait()
             except queue.Empty:
-                return messages
+                return answers
             self._silence = 0.0
-            if message is None:
+            if line is None:
                 self._closed_pipe = True
                 continue
-            kind, number = message["type"], message.get("id")
-            if kind == "heartbeat":
-                continue
-            if kind == "hello":
-                self.pid = message["pid"]
-                for pending in self._pending.values():
-                    pending.waited = 0.0
-            elif kind in ("progress", "report") and number in self._pending:
+            asked = {number: type(pending.request) for number, pending in self._pending.items()}
+            number, message = decode_answer(line, asked)
+            if self._is_news(number, message):
+                answers.append((number, message))
+
+    def _is_news(self, number: int | None, message: Any) -> bool:
+        """Take note of a message; whether it is one for the caller."""
+        if isinstance(message, Heartbeat):
+            return False
+        if isinstance(message, Hello):
+            self.pid = message.pid
+            for pending in self._pending.values():
+                pending.waited = 0.0
+        elif isinstance(message, (Progressed, Reported)):
+            if number in self._pending:
                 self._pending[number].waited = 0.0
-            elif kind in ("result", "error"):
-                if number is None:  # the server's last words
-                    self._fatal = message
-                    continue
-                if self._pending.pop(number, None) is None:
-                    continue
-                self._failed |= message.get("kind") == "internal"
-            messages.append(message)
+        elif isinstance(message, Failed) and number is None:  # the worker's last words
+            self._fatal = message
+            return False
+        elif not isinstance(message, LogLine):
+            if self._pending.pop(number, None) is None:
+                return False
+            self._failed |= isinstance(message, Failed) and message.kind is ErrorKind.INTERNAL
+        return True
 
     def _look_after(self, now: float) -> None:
         """Find out whether the process has ended, hangs, or did not obey a cancel."""
@@ -224,32 +247,36 @@ class WorkerClient:
             return
         first = next(iter(self._pending.values()), None)
         if any((pending.cancelled or 0.0) > CANCEL_SECONDS for pending in self._pending.values()):
-            self._end("cancelled", "Cancelled.")
+            self._end(ErrorKind.CANCELLED, "Cancelled.")
         elif self._silence > (SILENCE_SECONDS if self.pid else START_SECONDS):
-            self._end("timeout", f"The segmentation process has not answered for {self._silence:.0f} s; run it again.")
-        elif first and self.pid and first.waited > first.patience:
-            self._end("timeout", f"Nothing has moved for {first.waited:.0f} s; run it again.")
+            self._end(ErrorKind.TIMEOUT, f"The segmentation process has not answered for {self._silence:.0f} s; run it again.")
+        elif first and self.pid and first.waited > first.request.patience:
+            self._end(ErrorKind.TIMEOUT, f"Nothing has moved for {first.waited:.0f} s; run it again.")
 
-    def _end(self, kind: str, text: str) -> None:
+    def _end(self, kind: ErrorKind, text: str) -> None:
         """Make sure that the process is gone, and tell every request."""
-        self._failed |= kind != "cancelled"
+        self._failed |= kind is not ErrorKind.CANCELLED
         self._kill()
-        self._own += [self._error(number, kind, text) for number in self._pending or [None]]
+        self._own += [(number, self._failure(kind, text)) for number in self._pending or [None]]
         self._pending = {}
 
-    def _cause_of_death(self) -> tuple[str, str]:
+    def _cause_of_death(self) -> tuple[ErrorKind, str]:
         if self._fatal:
-            return self._fatal["kind"], self._fatal["message"]
+            return self._fatal.kind, self._fatal.message
         if _oom_kills() > self._oom_kills:
-            return "memory", "Memory ran out, and the system ended the segmentation process; close other programs."
+            text = "Memory ran out, and the system ended the segmentation process; close other programs."
+            return ErrorKind.MEMORY, text
         status = self._process.poll()
-        if status == -9:
-            how = "killed by a user, or by the system because memory ran out"
-        elif status is None:
+        if status is None:
             how = "it closed its pipe"
+        elif status == -9 or (status == 1 and self.pid not in (None, self._process.pid)):
+            how = "killed by a user, or by the system because memory ran out"  # a launcher tells of any signal as 1
         else:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return "crash", f"The segmentation process ended unexpectedly ({how}); run it again. The log says more."
+        return (
+            ErrorKind.CRASH,
+            f"The segmentation process ended unexpectedly ({how}); run it again. The log says more.",
+        )
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -265,31 +292,32 @@ class WorkerClient:
         if not self._reader.is_alive():
             process.stdout.close()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # the end of the process shows in poll
-            self._process.stdin.write(encode(message))
+            self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def _error(self, number: int | None, kind: str, text: str) -> Message:
-        return {"type": "error", "id": number, "kind": kind, "message": text, "log": str(self.log_path or "")}
+    def _failure(self, kind: ErrorKind, text: str) -> Failed:
+        return Failed(kind, text, str(self.log_path or ""))
 
-    def _take_own(self) -> list[Message]:
+    def _take_own(self) -> list[Answer]:
         own, self._own = self._own, []
         return own
 
-    def _child_environment(self) -> dict[str, str]:
-        environment = dict(os.environ if self._environment is None else self._environment)
-        paths = [str(Path(SAMMixLib.__file__).resolve().parents[1]), environment.get("PYTHONPATH", "")]
-        return environment | {
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            "PYTHONSAFEPATH": "1",  # no module comes from the folder that the host happens to be in
-            "PYTHONUNBUFFERED": "1",
-        }
+def _child_environment(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """With the path to SAMMixLib, and what keeps the process to itself."""
+    chosen = dict(os.environ if environment is None else environment)
+    paths = [str(Path(SAMMixLib.__file__).resolve().parents[1]), chosen.get("PYTHONPATH", "")]
+    return chosen | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONSAFEPATH": "1",  # no module comes from the folder that the host happens to be in
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
-def _read(stream: BinaryIO, messages: queue.SimpleQueue[Message | None]) -> None:
+def _read(stream: BinaryIO, messages: queue.SimpleQueue[bytes | None]) -> None:
     for line in iter(lambda: stream.readline(LONGEST_LINE), b""):
-        messages.put(decode(line) or {"type": "log", "text": line[:1000].decode(errors="replace").strip()})
+        messages.put(line)
     messages.put(None)
 
 

@@ -10,13 +10,27 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from SAMMixLib import __version__
 from SAMMixLib.errors import Cancelled
 from SAMMixLib.worker.folders import remove_if_dead
-from SAMMixLib.worker.protocol import HEARTBEAT_SECONDS, Message, decode, encode
+from SAMMixLib.worker.protocol import (
+    HEARTBEAT_SECONDS,
+    Cancel,
+    ErrorKind,
+    Failed,
+    Heartbeat,
+    Hello,
+    Progressed,
+    Quit,
+    Reported,
+    Request,
+    decode_request,
+    encode,
+)
 
 
 def serve(folder: Path) -> None:
@@ -42,12 +56,12 @@ class _Server:
     def __init__(self, folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
         self._folder, self._source, self._sink = folder, source, sink
         self._sending = threading.Lock()
-        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[int, Request]] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._current: int | None = None
 
-    def send(self, message: Message) -> None:
-        self._write(encode(message))
+    def send(self, message: Any, number: int | None = None) -> None:
+        self._write(encode(message, number))
 
     def _write(self, line: bytes) -> None:
         with self._sending:
@@ -59,20 +73,22 @@ class _Server:
 
     def beat(self) -> None:
         while True:
-            self.send({"type": "heartbeat"})
+            self.send(Heartbeat())
             time.sleep(HEARTBEAT_SECONDS)
 
     def listen(self) -> None:
         for line in self._source:
-            message = decode(line)
-            if message is None:
+            asked = decode_request(line)
+            if asked is None:
                 print(f"not a message: {line[:200]!r}", file=sys.stderr)
-            elif message["type"] == "cancel":
-                self._cancelled.add(message["id"])
-            elif message["type"] == "quit":
+                continue
+            number, request = asked
+            if isinstance(request, Cancel):
+                self._cancelled.add(number)
+            elif isinstance(request, Quit):
                 os._exit(0)
             else:
-                self._requests.put(message)
+                self._requests.put(asked)
         self._leave()
 
     def _leave(self) -> None:
@@ -91,33 +107,32 @@ class _Server:
 
             torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: self.check_cancelled())
             versions = {"sammix": __version__, "python": platform.python_version(), "torch": torch.__version__}
-            self.send({"type": "hello", "pid": os.getpid(), "versions": versions, "devices": available_devices()})
-            from SAMMixLib.worker.requests import REQUESTS, State
+            self.send(Hello(os.getpid(), versions, available_devices()))
+            from SAMMixLib.worker.requests import ANSWERED_BY, Workbench
         except Exception as error:
             traceback.print_exc()
-            self.send(self._error(None, "internal", f"The packages of the segmentation do not load: {error}"))
+            self.send(self._failure(ErrorKind.INTERNAL, f"The packages of the segmentation do not load: {error}"))
             os._exit(1)
-        state = State(self._folder, self.report)
+        bench = Workbench(self._folder, self.report)
         while True:
-            self._answer(REQUESTS, state, self._requests.get())
+            number, request = self._requests.get()
+            self._write(self._answer(number, lambda request=request: ANSWERED_BY[type(request)](bench, self.progress, request)))
 
-    def _answer(self, requests: dict[str, Any], state: Any, message: Message) -> None:
+    def _answer(self, number: int, work: Callable[[], Any]) -> bytes:
         from SAMMixLib.worker.errors import explain
 
-        number = self._current = message["id"]
+        self._current = number
         try:
             self.check_cancelled()
-            fields = {name: value for name, value in message.items() if name not in ("type", "id")}
-            result = requests[message["type"]](state, self.progress, **fields)
-            answer = encode({"type": "result", "id": number, **result})
+            answer = encode(work(), number)
         except Cancelled:
-            answer = encode(self._error(number, "cancelled", "Cancelled."))
+            answer = encode(self._failure(ErrorKind.CANCELLED, "Cancelled."), number)
         except Exception as error:
             traceback.print_exc()
-            answer = encode(self._error(number, *explain(error, self._folder)))
+            answer = encode(self._failure(*explain(error, self._folder)), number)
         self._current = None
         self._cancelled.discard(number)
-        self._write(answer)
+        return answer
 
     def check_cancelled(self) -> None:
         """Before each layer of a network, too: one batch on a CPU can take longer than a cancel may."""
@@ -126,12 +141,11 @@ class _Server:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self.check_cancelled()
-        self.send({"type": "progress", "id": self._current, "stage": stage, "done": done, "total": total})
+        self.send(Progressed(stage, done, total), self._current)
 
     def report(self, figures: dict[str, float]) -> None:
         self.check_cancelled()
-        self.send({"type": "report", "id": self._current, "figures": figures})
+        self.send(Reported(figures), self._current)
 
-    def _error(self, number: int | None, kind: str, text: str) -> Message:
-        log = str(self._folder.with_suffix(".log"))
-        return {"type": "error", "id": number, "kind": kind, "message": " ".join(text.split()), "log": log}
+    def _failure(self, kind: ErrorKind, text: str) -> Failed:
+        return Failed(kind, " ".join(text.split()), str(self._folder.with_suffix(".log")))

@@ -15,6 +15,7 @@ import slicer
 from SAMMixLib.module.scene.geometry import nodeToNode, stackShape, stackToRas
 from SAMMixLib.module.scene.hygiene import adopt, helper
 from SAMMixLib.module.scene.navigate import RED
+from SAMMixLib.module.scene.observe import Watch
 
 Box = tuple[int, int, int, int]
 ROLE = "box"
@@ -89,13 +90,7 @@ def readBox(roiNode, volumeNode) -> tuple[int, Box]:
     return k, (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
-def watchBox(roiNode, volumeNode, callback: Callable[[int, Box], None]) -> Callable[[], None]:
-    """Call ``callback(k, box)`` whenever the user let go of the box after dragging it, and never otherwise.
-
-    Returns:
-        A function that ends it.
-    """
-    tag = roiNode.AddObserver(
-        slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, lambda *_: callback(*readBox(roiNode, volumeNode))
-    )
-    return lambda: roiNode.RemoveObserver(tag)
+def watchBox(roiNode, volumeNode, callback: Callable[[int, Box], None]) -> Watch:
+    """Call ``callback(k, box)`` whenever the user let go of the box after dragging it, and never otherwise."""
+    released = (slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent,)
+    return Watch(roiNode, released, lambda roi: callback(*readBox(roi, volumeNode)))

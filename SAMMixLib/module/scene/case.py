@@ -1,4 +1,4 @@
-"""One CT with its liver segmentation, and all that is drawn over them: the scene as a session and a widget see it.
+"""One CT with its liver segmentation: the scene as a session sees it.
 
 It is the ``Case`` of ``SAMMixLib.module.protocols``. Work that would make the windows stutter comes in steps.
 """
@@ -7,37 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
-from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.choice import isForeign, referenceVolume
+from SAMMixLib.module.scene.drawing import CaseDrawing, Overlays
 from SAMMixLib.module.scene.edits import editedSlices, rememberResult, stamp, version
 from SAMMixLib.module.scene.geometry import ijkToRas, stackToRas, toStack
-from SAMMixLib.module.scene.hygiene import helper
-from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
-from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
-from SAMMixLib.module.scene.segments import bounds, createSegmentation, findSegment, readSegment, writeSegment
-from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask
+from SAMMixLib.module.scene.navigate import currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.module.scene.observe import Watch
+from SAMMixLib.module.scene.segments import createSegmentation, findSegment, readSegment, sliceAreas, writeSegment
+from SAMMixLib.module.scene.surface import removeSurface
+from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask, importSlices
 from SAMMixLib.structure import LIVER, Structure
 
 if TYPE_CHECKING:
-    from SAMMixLib.module.case_state import Box, Findings
+    from SAMMixLib.module.case_state import Findings
 
-FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
-
-
-class Overlays(Protocol):
-    """What is to be drawn; the module's parameter node is one."""
-
-    heatMap: bool
-    legend: bool
-    opacity: float
-    threshold: float
-    box: bool
+FILL, OUTLINE = 0.12, 3  # of a new segment in slices: a light fill, and pixels of an outline that is seen through all
+COLORS = {LIVER.code: (0.2, 0.9, 0.85)}  # neither parenchyma nor heat map has this hue; others keep their own
 
 
 class Case:
@@ -50,6 +41,7 @@ class Case:
 
     Attributes:
         structure: which segment is meant; the session sets what its model segments.
+        drawing: what is drawn over it; None without overlays.
     """
 
     def __init__(
@@ -62,10 +54,11 @@ class Case:
     ):
         self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
         self.structure = LIVER
-        self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
+        self.drawing = CaseDrawing(volumeNode, overlays) if overlays is not None else None
+        self._saveStateForUndo = saveStateForUndo
         self._checked: tuple = ()
+        self._areas: tuple = ()  # of which voxels, and mm2 by slice
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
-        self._stopWatching: Callable[[], None] | None = None
 
     # What a session asks
 
@@ -92,12 +85,22 @@ class Case:
 
     def has_segment(self, structure: Structure | None = None) -> bool:
         """Whether there is a segment of the structure; of the case's own by default."""
-        segmentation = self.segmentationNode
-        return segmentation is not None and findSegment(segmentation, structure or self.structure) is not None
+        return self._inScene() and findSegment(self.segmentationNode, structure or self.structure) is not None
+
+    def foreign(self) -> str:
+        """The name of the scan that the segmentation belongs to, where that is another one; else nothing."""
+        if not self._inScene() or not isForeign(self.segmentationNode, self.volumeNode):
+            return ""
+        owner = referenceVolume(self.segmentationNode)
+        return owner.GetName() if owner else self.segmentationNode.GetName()
+
+    def use_new_segmentation(self) -> None:
+        """Leave the segmentation as it is: the next result makes a new one."""
+        self.segmentationNode = None
 
     def edited_slices(self) -> list[int]:
         """Slices that are not as the last result left them, corrections by box included."""
-        if self.segmentationNode is None:
+        if not self._inScene():
             return []
         return editedSlices(self.segmentationNode, self.volumeNode, self.structure)
 
@@ -113,126 +116,70 @@ class Case:
         """As ``exportVolume``."""
         return exportVolume(self.volumeNode, path)
 
-    def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
-        """Write a mask file into the segment: one state of the undo.
+    def write(self, mask: Path, slices: list[int] | None) -> Iterator[None]:
+        """Write a mask file into the segment, in the given slices or in all: one state of the undo.
+
+        Returns:
+            The generator's value: whether the segment is now what the file says, with nothing masked.
 
         Raises:
             SAMMixError: the volume is gone or changed its grid, or the segmentation cannot take the mask. Nothing has
                 changed then.
         """
-        if self.volumeNode.GetScene() is None:
-            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+        self._checkPresence()
         array = importMask(mask, self.volumeNode)
         yield
-        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
-            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
-            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
-        else:
-            self._saveStateForUndo()
-        yield
-        writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
-        yield
-        if correction:
-            written = self._segment()
-            self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
-        else:
-            rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
+        exact = yield from self._store(array, slices)
+        rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
         stamp(self.segmentationNode, self.structure)
         yield
+        return exact
+
+    def write_slices(self, mask: Path, slices: list[int]) -> Iterator[None]:
+        """As :meth:`write` for a correction, whose file holds these slices only: they count as the user's."""
+        self._checkPresence()
+        array = importSlices(mask, slices, self.volumeNode)
+        yield
+        exact = yield from self._store(array, slices)
+        written = self._segment()
+        self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
+        stamp(self.segmentationNode, self.structure)
+        yield
+        return exact
 
     @property
     def version(self) -> str:
         """Tells the states of the segment apart that writes made; undo and redo bring one back."""
-        return version(self.segmentationNode, self.structure) if self.segmentationNode else ""
+        return version(self.segmentationNode, self.structure) if self._inScene() else ""
 
     def areas(self) -> list[float]:
-        """mm2 of the segment in each slice."""
-        if self.segmentationNode is None:
+        """mm2 of the segment in each slice; counted anew only when its voxels have changed."""
+        voxels = self._voxelsNow()
+        if not voxels:
             return [0.0] * self.size()[0]
-        columns = stackToRas(self.volumeNode)[:3, :2]
-        pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
-        stack = self._segment()
-        counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
-        counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
-        return (counts * pixel).tolist()
+        if self._areas[:1] != (voxels,):
+            self._areas = (voxels, sliceAreas(self.segmentationNode, self.volumeNode, self.structure))
+        return self._areas[1]
+
+    def take_areas(self, areas: list[float]) -> None:
+        """What somebody else has counted in the voxels as they are now."""
+        self._areas = (self._voxelsNow(), areas)
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""
-        if self._overlays is None:
-            return
-        if findings.cam is not None:
-            loadCam(findings.cam, self.volumeNode)
-            yield
-        self.drawChart(findings)
-        yield
-        self.draw(findings)
+        if self.drawing is not None:
+            yield from self.drawing.take(findings)
 
     # What the widget asks
 
-    def draw(self, findings: Findings | None) -> None:
-        """Bring heat map and box into line with the overlays that the user wants and the slice that is looked at."""
-        if self.volumeNode.GetScene() is None:
-            return
-        cam = helper(self.volumeNode, "cam")
-        if cam is not None:
-            setThreshold(cam, self._overlays.threshold)
-            if self._overlays.heatMap:
-                showCam(cam, self._overlays.opacity)
-                legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam)
-                legend.SetVisibility(self._overlays.legend)
-            else:
-                hideCam(cam)
-        if findings is not None:
-            k = self.current_slice()
-            boxes = findings.boxes.get(k, []) if self._overlays.box else []
-            showBox(boxNode(self.volumeNode), self.volumeNode, k, boxes[0] if boxes else None)
-
-    def drawChart(self, findings: Findings) -> None:
-        p, area = findings.curves()
-        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
-
-    def bringIntoView(self) -> None:
-        """Show the volume in the slice views, where the red one does not show it already."""
-        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
-        if red is not None and red.GetBackgroundVolumeID() != self.volumeNode.GetID():
-            slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
-
-    def watchSegment(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back whenever the voxels of the segmentation may have changed; gives back a function that ends it."""
-        segmentation = self.segmentationNode.GetSegmentation()
+    def watchSegment(self, callback: Callable[[], None]) -> Watch:
+        """Call back whenever the voxels of the segmentation may have changed."""
         events = (
             slicer.vtkSegmentation.SourceRepresentationModified,
             slicer.vtkSegmentation.SegmentModified,  # all that an undo tells
             slicer.vtkSegmentation.SegmentRemoved,
         )
-        tags = [segmentation.AddObserver(event, lambda *_: callback()) for event in events]
-        return lambda: [segmentation.RemoveObserver(tag) for tag in tags]
-
-    def hide(self) -> None:
-        """Take heat map and box from the views; the user's own foreground comes back."""
-        self.editBox(None)
-        if (cam := helper(self.volumeNode, "cam")) is not None:
-            hideCam(cam)
-        if (box := helper(self.volumeNode, "box")) is not None:
-            box.GetDisplayNode().SetVisibility(False)
-
-    def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
-        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it.
-
-        The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
-        """
-        if self._stopWatching is not None:
-            self._stopWatching()
-            self._stopWatching = None
-        box = boxNode(self.volumeNode) if dragged else helper(self.volumeNode, "box")
-        if box is not None:
-            setEditable(box, dragged is not None)
-        if dragged is not None:
-            alignView(self.volumeNode)
-            self._stopWatching = watchBox(box, self.volumeNode, dragged)
-
-    def chartNode(self):
-        return helper(self.volumeNode, "chart")
+        return Watch(self.segmentationNode.GetSegmentation(), events, lambda _: callback())
 
     def jump(self, k: int) -> None:
         """Go to a slice; one beyond the stack means its end."""
@@ -243,5 +190,43 @@ class Case:
         if (k := nextToReview(findings.review, self.current_slice())) is not None:
             self.jump(k)
 
+    # Inside
+
+    def _inScene(self) -> bool:
+        return self.segmentationNode is not None and self.segmentationNode.GetScene() is not None
+
+    def _checkPresence(self) -> None:
+        if self.volumeNode.GetScene() is None:
+            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+
+    def _store(self, array: np.ndarray, slices: list[int] | None) -> Iterator[None]:
+        """Write an array of the volume's grid; a segmentation is made where there is none."""
+        new = not self._inScene()
+        if new:
+            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
+            display = self.segmentationNode.GetDisplayNode()
+            display.SetOpacity2DFill(FILL)
+            display.SetSliceIntersectionThickness(OUTLINE)
+        else:
+            self._saveStateForUndo()
+            removeSurface(self.segmentationNode)
+        yield
+        node, structure = self.segmentationNode, self.structure
+        exact = writeSegment(array, self.volumeNode, node, slices, self.editorNode, structure)
+        if new:
+            segment = node.GetSegmentation().GetSegment(findSegment(node, structure))
+            segment.SetColor(*COLORS.get(structure.code, structure.rgb))
+        yield
+        return exact
+
     def _segment(self) -> np.ndarray:
         return toStack(readSegment(self.segmentationNode, self.volumeNode, self.structure), self.volumeNode)
+
+    def _voxelsNow(self) -> tuple:
+        """Tells states of the segment's voxels apart; empty without a segment."""
+        segmentId = findSegment(self.segmentationNode, self.structure) if self._inScene() else None
+        if segmentId is None:
+            return ()
+        segment = self.segmentationNode.GetSegmentation().GetSegment(segmentId)
+        image = segment.GetRepresentation("Binary labelmap")
+        return (self.segmentationNode.GetID(), segmentId, id(image), image.GetMTime() if image else 0, self.key)

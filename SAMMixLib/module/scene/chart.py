@@ -1,4 +1,4 @@
-"""p(liver) and liver area along z as Slicer plots: a table, its series, a chart. The x axis is the slice number k."""
+"""Liver probability and area along z as Slicer plots: a table, its series, a chart. The x axis is the slice number k."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 from SAMMixLib.module.scene.hygiene import adopt, helper
+from SAMMixLib.module.scene.observe import Watch
 
-SLICE, P_LIVER, AREA, RELATIVE = "slice", "p(liver)", "area (cm2)", "area / largest"
+SLICE, P_LIVER, AREA, RELATIVE, REVIEW = "slice", "liver probability", "area (cm2)", "area / largest", "to review"
+OUT_OF_SIGHT = -1.0  # below the axis, where the chart clips the points of slices that need no review
+BLUE, ORANGE, RED = (0.12, 0.47, 0.71), (0.87, 0.51, 0.40), (0.84, 0.15, 0.16)
 
 
 def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], review: Sequence[int] = ()):
-    """Make the volume's chart node, or bring it up to date.
+    """Make the volume's chart node, or bring it up to date; None for a single slice, which is no curve.
 
     Args:
         p_liver: one value for each slice of the axial stack.
@@ -22,11 +26,13 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         review: the slices k of low confidence, marked by points on p(liver).
     """
     p_liver, area = np.asarray(p_liver, np.float32), np.asarray(area_mm2, np.float32) / 100
-    k = np.arange(len(p_liver), dtype=np.int32)
+    if len(p_liver) < 2:  # of one point VTK draws no curve, and says so at each attempt
+        return None
+    marked = np.full_like(p_liver, OUT_OF_SIGHT)
+    marked[list(review)] = p_liver[list(review)]
     relative = area / area.max() if area.any() else area
-    marked = np.array(sorted(review), np.int32)
-    whole = _table(volumeNode, "table", {SLICE: k, P_LIVER: p_liver, AREA: area, RELATIVE: relative})
-    points = _table(volumeNode, "review table", {SLICE: marked, P_LIVER: p_liver[marked]})
+    table = _table(volumeNode, {SLICE: np.arange(len(area), dtype=np.int32), P_LIVER: p_liver, AREA: area,
+                                RELATIVE: relative, REVIEW: marked})  # fmt: skip
 
     chart = helper(volumeNode, "chart")
     if chart is None:
@@ -37,35 +43,36 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         chart.SetXAxisTitle("slice")
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0.0, 1.05)
-        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, P_LIVER, whole, P_LIVER, (0.12, 0.47, 0.71)).GetID())
-        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, RELATIVE, whole, RELATIVE, (0.87, 0.51, 0.40)).GetID())
-        chart.AddAndObservePlotSeriesNodeID(_points(volumeNode, points).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, P_LIVER, table, BLUE).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, RELATIVE, table, ORANGE).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_points(volumeNode, table).GetID())
         adopt(chart, volumeNode, "chart")
     helper(volumeNode, RELATIVE).SetName(f"area / {area.max(initial=0):.0f} cm2")
     return chart
 
 
-def watchClicks(contextScene, chart, callback: Callable[[int], None]) -> None:
-    """Call ``callback(k)`` when the user clicks at slice k, anywhere between the chart's axes; a drag is no click.
+class ChartClicks:
+    """Calls ``callback(k)`` when the user clicks at slice k of a plot view's chart; a drag is no click.
 
     A plot view's own signal ``dataSelected`` tells of rectangles only, and of what was selected before.
-
-    Args:
-        contextScene: the ``vtkContextScene`` of the plot view, which lives as long as its ``vtkChartXY``.
     """
-    interactor = contextScene.GetRenderer().GetRenderWindow().GetInteractor()
-    pressed = [(-1, -1)]
 
-    def press(*_) -> None:
-        pressed[0] = interactor.GetEventPosition()
+    def __init__(self, plotView, callback: Callable[[int], None]):
+        self._chart, self._callback = plotView.chart(), callback
+        self._pressed: tuple[int, int] | None = None
+        interactor = plotView.scene().GetRenderer().GetRenderWindow().GetInteractor()
+        self._watches = [
+            Watch(interactor, (vtk.vtkCommand.LeftButtonPressEvent,), self._press),
+            Watch(interactor, (vtk.vtkCommand.LeftButtonReleaseEvent,), self._release),
+        ]
 
-    def release(*_) -> None:
+    def _press(self, interactor) -> None:
+        self._pressed = interactor.GetEventPosition()
+
+    def _release(self, interactor) -> None:
         at = interactor.GetEventPosition()
-        if at == pressed[0] and (k := sliceAt(chart, *at)) is not None:
-            callback(k)
-
-    interactor.AddObserver(vtk.vtkCommand.LeftButtonPressEvent, press)
-    interactor.AddObserver(vtk.vtkCommand.LeftButtonReleaseEvent, release)
+        if at == self._pressed and (k := sliceAt(self._chart, *at)) is not None:
+            self._callback(k)
 
 
 def sliceAt(chart, x: float, y: float) -> int | None:
@@ -77,30 +84,38 @@ def sliceAt(chart, x: float, y: float) -> int | None:
     return round(bottom.GetMinimum() + (x - first) / (last - first) * (bottom.GetMaximum() - bottom.GetMinimum()))
 
 
-def _table(volumeNode, role: str, columns: dict[str, np.ndarray]):
-    node = helper(volumeNode, role)
+def _table(volumeNode, columns: dict[str, np.ndarray]):
+    """The volume's table node; its columns are exchanged at once, so that no plot sees a table without them."""
+    node = helper(volumeNode, "table")
     if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{volumeNode.GetName()} {role}")
-        adopt(node, volumeNode, role)
-    slicer.util.updateTableFromArray(node, list(columns.values()), list(columns))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{volumeNode.GetName()} along z")
+        adopt(node, volumeNode, "table")
+    table = vtk.vtkTable()
+    for name, values in columns.items():
+        column = numpy_to_vtk(values, deep=True)
+        column.SetName(name)
+        table.AddColumn(column)
+    node.SetAndObserveTable(table)
     return node
 
 
-def _line(volumeNode, role: str, table, column: str, color: tuple[float, float, float]):
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", column)
-    node.SetAndObserveTableNodeID(table.GetID())
+def _line(volumeNode, column: str, table, color: tuple[float, float, float]):
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotSeriesNode")
+    node.UnRegister(None)
+    node.SetName(column)
     node.SetXColumnName(SLICE)
     node.SetYColumnName(column)
     node.SetPlotType(node.PlotTypeScatter)
     node.SetMarkerStyle(node.MarkerStyleNone)
     node.SetColor(color)
-    adopt(node, volumeNode, role)
+    slicer.mrmlScene.AddNode(node)
+    node.SetAndObserveTableNodeID(table.GetID())
+    adopt(node, volumeNode, column)
     return node
 
 
 def _points(volumeNode, table):
-    node = _line(volumeNode, "review", table, P_LIVER, (0.84, 0.15, 0.16))
-    node.SetName("to review")
+    node = _line(volumeNode, REVIEW, table, RED)
     node.SetLineStyle(node.LineStyleNone)
     node.SetMarkerStyle(node.MarkerStyleCircle)
     node.SetMarkerSize(9)

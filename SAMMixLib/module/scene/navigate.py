@@ -9,6 +9,7 @@ import slicer
 import vtk
 
 from SAMMixLib.module.scene.geometry import stackShape, stackToRas, toWorld
+from SAMMixLib.module.scene.observe import Watch
 
 RED = "vtkMRMLSliceNodeRed"
 
@@ -45,23 +46,17 @@ def nextToReview(review: Sequence[int], k: int | None) -> int | None:
     return review[(list(review).index(k) + 1) % len(review)] if k in review else review[0]
 
 
-def watchSlice(volumeNode, callback: Callable[[int | None], None]) -> Callable[[], None]:
-    """Call ``callback(k)`` whenever the red view comes to another slice of the volume.
-
-    Returns:
-        A function that ends it.
-    """
+def watchSlice(volumeNode, callback: Callable[[int | None], None]) -> Watch:
+    """Call ``callback(k)`` whenever the red view comes to another slice of the volume."""
     seen = [currentSlice(volumeNode)]
 
-    def look(*_) -> None:
+    def look(_) -> None:
         k = currentSlice(volumeNode)
         if k != seen[0]:
             seen[0] = k
             callback(k)
 
-    node = _redNode()
-    tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, look)
-    return lambda: node.RemoveObserver(tag)
+    return Watch(_redNode(), (vtk.vtkCommand.ModifiedEvent,), look)
 
 
 def _redNode():

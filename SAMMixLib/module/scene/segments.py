@@ -11,7 +11,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.module.scene.geometry import ijkToRas, nodeToNode, toStack
+from SAMMixLib.module.scene.geometry import axialOrder, ijkToRas, nodeToNode, toStack
 from SAMMixLib.module.scene.hygiene import place
 from SAMMixLib.structure import ALTERED, KIDNEY, LIVER, SPLEEN, Structure
 
@@ -49,7 +49,7 @@ def writeSegment(
     slices: Iterable[int] | None = None,
     editor=None,
     structure: Structure = LIVER,
-):
+) -> bool:
     """Write the structure's segment, adding it where there is none.
 
     No voxel of another segment changes. None is claimed that another segment holds, unless the user lets segments
@@ -61,6 +61,9 @@ def writeSegment(
         slices: the k of the axial stack to write; the segment keeps its voxels in all others. All by default.
         editor: the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) limits what
             is written, and whose overwrite mode "allow overlap" lets the segment overlap its neighbours.
+
+    Returns:
+        Whether the segment, in the slices that were to be written, is the mask: nothing was masked, no neighbour met.
 
     Raises:
         SAMMixError: the mask is not of the volume's size, or the segmentation holds segments on another grid, or
@@ -85,11 +88,11 @@ def writeSegment(
     box = bounds(mask) if current is None else tuple(map(_hull, bounds(mask), bounds(current)))
     mask = np.asarray(mask[box]) != 0
     current = np.zeros_like(mask) if current is None else current[box]
-    new = mask
+    wanted = new = mask
     if slices is not None:
         chosen = np.zeros(shape, bool)
         toStack(chosen, volumeNode)[list(slices)] = True
-        new = np.where(chosen[box], mask, current)
+        wanted = new = np.where(chosen[box], mask, current)
     if masked:
         new = np.where(_editable(editor, segmentationNode, own, volumeNode, grid)[box], new, current)
     others = np.zeros_like(mask)
@@ -103,6 +106,7 @@ def writeSegment(
     corner = [side.start for side in box]
     _store(new, corner, grid, segmentationNode, own or _add(segmentationNode, structure))
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    return new is wanted or np.array_equal(new, wanted)
 
 
 def readSegment(segmentationNode, volumeNode, structure: Structure = LIVER) -> np.ndarray:
@@ -122,9 +126,23 @@ def readSegment(segmentationNode, volumeNode, structure: Structure = LIVER) -> n
         return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, own, volumeNode)
 
 
-def volumeInMl(mask: np.ndarray, volumeNode) -> float:
-    """Millilitres of a mask on the volume node's own grid, that is in the scanner's millimetres."""
-    return float(np.count_nonzero(mask) * abs(np.linalg.det(ijkToRas(volumeNode)[:3, :3])) / 1000)
+def sliceAreas(segmentationNode, volumeNode, structure: Structure = LIVER) -> list[float]:
+    """mm2 of the structure's segment in each slice k of the axial stack; counted where it has voxels only."""
+    matrix = ijkToRas(volumeNode)
+    axes, flips = axialOrder(volumeNode)
+    along = 2 - axes[0]  # numpy's axis of the slices
+    pixel = float(np.prod(np.linalg.norm(matrix[:3, list(axes[1:])], axis=0)))
+    counts = np.zeros(volumeNode.GetImageData().GetDimensions()[axes[0]])
+    own = findSegment(segmentationNode, structure)
+    if own in _filled(segmentationNode):
+        try:
+            shape = volumeNode.GetImageData().GetDimensions()[::-1]
+            inside, corner = _part(segmentationNode, own, nodeToNode(volumeNode, segmentationNode) @ matrix, shape)
+        except SAMMixError:
+            inside, corner = readSegment(segmentationNode, volumeNode, structure), (0, 0, 0)
+        found = np.count_nonzero(inside, axis=tuple({0, 1, 2} - {along}))
+        counts[corner[along] : corner[along] + len(found)] = found
+    return (counts[flips[0]] * pixel).tolist()
 
 
 def _filled(segmentationNode) -> list[str]:
@@ -148,8 +166,18 @@ def _isOn(segmentationNode, segmentId: str) -> np.ndarray:
 def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A segment as bool [z, y, x] of ``shape`` on ``grid`` ([4, 4], voxel index -> mm in the segmentation's RAS)."""
     voxels = np.zeros(shape, bool)
-    if segmentId not in _filled(segmentationNode):
-        return voxels
+    if segmentId in _filled(segmentationNode):
+        part, corner = _part(segmentationNode, segmentId, grid, shape)
+        voxels[tuple(slice(start, start + side) for start, side in zip(corner, part.shape, strict=True))] = part
+    return voxels
+
+
+def _part(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+    """As :func:`_voxels`, only the part that the segment's label map covers, and the voxel [z, y, x] it begins at.
+
+    Raises:
+        SAMMixError: the segment lies on another grid.
+    """
     image = _labelmap(segmentationNode, segmentId)
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
@@ -164,12 +192,10 @@ def _voxels(segmentationNode, segmentId: str, grid: np.ndarray, shape: tuple[int
             "choose another segmentation, or a new one"
         )
     first, last = extent + shift
-    low, high = np.maximum(first, 0), np.minimum(last + 1, shape[::-1])
-    if (low < high).all():
-        inside = tuple(slice(*ends) for ends in zip(low, high, strict=True))
-        cut = tuple(slice(*ends) for ends in zip(low - first, high - first, strict=True))
-        voxels[inside[::-1]] = _isOn(segmentationNode, segmentId)[cut[::-1]]
-    return voxels
+    low = np.minimum(np.maximum(first, 0), shape[::-1])
+    high = np.maximum(np.minimum(last + 1, shape[::-1]), low)
+    cut = tuple(slice(*ends) for ends in zip(low - first, high - first, strict=True))
+    return _isOn(segmentationNode, segmentId)[cut[::-1]], low[::-1].tolist()
 
 
 def bounds(array: np.ndarray) -> tuple[slice, ...]:

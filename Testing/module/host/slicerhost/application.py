@@ -47,6 +47,8 @@ class IOManager:
             node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
         if node is not None and loaded is not None:
             loaded.AddItem(node)
+        if kind == "VolumeFile" and node is not None and properties.get("show", True):
+            _show_volume(node)
         return node is not None
 
     def saveNodes(self, kind, properties, messages=None) -> bool:
@@ -58,6 +60,13 @@ class IOManager:
 
     def fileWriterFileType(self, node) -> str:
         return type(node).__name__
+
+
+def _show_volume(node) -> None:
+    """What the application's volume reader does: the new volume goes into all slice views, which are fitted."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(node.GetID())
+    slicer.app.layoutManager().resetSliceViews()
 
 
 def _color_files(folder: Path) -> None:

@@ -83,7 +83,7 @@ class SliceView:
     sliceView = sliceController
 
     def fitSliceToBackground(self) -> None:
-        self.logic.FitSliceToBackground()
+        self.logic.FitSliceToAll()
         self.logic.SnapSliceOffsetToIJK()
 
     @cached_property

@@ -1,0 +1,121 @@
+"""Two scans in one scene: no liver of one patient is written over another's, and each keeps its own figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import slicer
+from slicerhost.desktop import click
+
+from SAMMixLib.module.scene.segments import readSegment
+
+
+@pytest.fixture
+def second(phantom, tmp_path):
+    """Another patient: the phantom, two slices shorter and 40 mm further up."""
+    image = sitk.ReadImage(str(phantom[0]))[:, :, 2:]
+    image.SetOrigin(np.add(image.GetOrigin(), (0, 0, 40)).tolist())
+    sitk.WriteImage(image, str(tmp_path / "second.nrrd"))
+    return tmp_path / "second.nrrd"
+
+
+def liver_of(case) -> np.ndarray:
+    return readSegment(case.segmentationNode, case.volumeNode).copy()
+
+
+def choose(clinic, volume) -> None:
+    """Pick a volume in the selector, as a user does."""
+    combo = clinic.ui.volumeSelector._combo
+    index = combo.findData(volume.GetID())
+    combo.setCurrentIndex(index)
+    combo.activated.emit(index)
+
+
+def test_the_second_scan_gets_a_segmentation_of_its_own(clinic, phantom, second):
+    first = clinic.load(phantom[0])
+    clinic.segment()
+    one = clinic.tab.case.segmentationNode
+    clinic.paint(2)
+    liver, said = liver_of(clinic.tab.case), clinic.ui.resultLabel.text
+    clinic.load(second)
+    assert clinic.tab.case.segmentationNode is None and not clinic.ui.resultLabel.visible
+    clinic.segment()
+    assert not clinic.session.error and not clinic.desktop.dialogs
+    assert clinic.tab.case.segmentationNode is not one
+    assert np.array_equal(readSegment(one, first), liver)
+    assert one.GetNodeReference(one.GetReferenceImageGeometryReferenceRole()) is first
+    choose(clinic, first)
+    assert clinic.tab.case.segmentationNode is one
+    assert clinic.ui.resultLabel.text != said and "slices 2 to" in clinic.ui.resultLabel.text  # with what was painted
+
+
+def test_a_segmentation_of_another_scan_is_only_written_after_a_question(clinic, phantom, second):
+    clinic.load(phantom[0])
+    clinic.segment()
+    case = clinic.tab.case
+    one, liver = case.segmentationNode, liver_of(case)
+    clinic.load(second)
+    combo = clinic.ui.segmentationSelector._combo
+    combo.activated.emit(combo.findData(one.GetID()))  # the user insists
+    assert clinic.tab.case.segmentationNode is one
+    clinic.desktop.answer = "Cancel"
+    clinic.segment()
+    assert clinic.desktop.choices == ["New segmentation", "Replace", "Cancel"]
+    assert np.array_equal(readSegment(one, case.volumeNode), liver)
+    clinic.desktop.answer = "New segmentation"
+    clinic.segment()
+    assert clinic.tab.case.segmentationNode is not one
+    assert np.array_equal(readSegment(one, case.volumeNode), liver)
+
+
+def test_what_was_found_belongs_to_what_the_segment_holds(clinic, phantom, second):
+    first = clinic.load(phantom[0])
+    clinic.segment()
+    one = clinic.tab.case.segmentationNode
+    combo = clinic.ui.segmentationSelector._combo
+    combo.activated.emit(combo.findData(""))  # create a new segmentation
+    assert clinic.tab.case.segmentationNode is None and not clinic.ui.resultLabel.visible
+    clinic.load(second)
+    choose(clinic, first)
+    assert clinic.tab.case.segmentationNode is one and clinic.ui.resultLabel.text.startswith("Liver ")
+    one.GetSegmentation().RemoveSegment(one.GetSegmentation().GetSegmentIDs()[0])
+    clinic.wait(lambda: not clinic.ui.resultLabel.visible, 5)
+
+
+def test_switched_ten_times_saved_and_reloaded_each_keeps_its_own(clinic, phantom, second, tmp_path):
+    kept = {}
+    for path in (phantom[0], second):
+        volume = clinic.load(path)
+        clinic.segment()
+        k = int(np.argmax(clinic.tab.case.areas()))
+        clinic.tab.case.jump(k)
+        click(clinic.ui.noLiverButton)
+        clinic.wait(lambda: not clinic.session.busy)
+        clinic.paint(1)
+        clinic.wait(lambda: "slices 1 to" in clinic.ui.resultLabel.text, 5)
+        kept[volume.GetName()] = (liver_of(clinic.tab.case), clinic.ui.resultLabel.text,
+                                  clinic.tab.case.edited_slices())  # fmt: skip
+
+    def check(volume, figures=True) -> None:
+        liver, said, edited = kept[volume.GetName()]
+        assert clinic.tab.case.volumeNode is volume and np.array_equal(liver_of(clinic.tab.case), liver)
+        assert clinic.ui.resultLabel.text == (said if figures else said.replace(", 1 corrected", ""))
+        assert clinic.tab.case.edited_slices() == edited and len(edited) == 2
+
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    volumes = [each for each in volumes if each.GetName() in kept]
+    for _ in range(10):
+        for volume in volumes:
+            choose(clinic, volume)
+            check(volume)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        slicer.util.saveNode(node, str(tmp_path / f"{node.GetName()}.seg.nrrd"))
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    clinic.clear()
+    slicer.util.loadNodeFromFile(str(tmp_path / "scene.mrml"), "SceneFile", {})
+    clinic.desktop.app.processEvents()
+    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        choose(clinic, volume)
+        check(volume, figures=False)
