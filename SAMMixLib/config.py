@@ -69,6 +69,8 @@ class VolumeConfig:
     # Hysteresis along z: a run of slices with p(liver) >= `gate_low` passes if one of them reaches `gate_high`.
     gate_high: float = 0.5
     gate_low: float = 0.5
+    # Or the one run of slices that is the likeliest, given the log-odds of each slice over those of `gate_low`.
+    one_interval: bool = False
     smooth_boxes: int = 0  # each side: median over so many slices on either side
     refine: int = 0  # decoder passes with the box of the last mask
     gap_mm: float = 0.0  # of thin slices SAM sees only so many that they lie this close; 0 shows it every slice

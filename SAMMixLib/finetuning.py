@@ -134,7 +134,12 @@ def fine_tune(
         blend(model, before, KEPT)
     else:
         presence = config.model.presence  # the parent's gate fits the parent's classifier only
-        volume = dataclasses.replace(config.volume, gate_high=presence, gate_low=presence)
+        volume = dataclasses.replace(
+            config.volume,
+            gate_high=presence,
+            gate_low=presence,
+            one_interval=config.volume.one_interval and structure.single,
+        )
         config = dataclasses.replace(config, volume=volume)
     of_parent = predict_slices(before, validation, "cam", dtype=dtype, features=trainer.validation_features)
     of_child = predict_slices(model, validation, "cam", dtype=dtype, features=trainer.validation_features)

@@ -102,7 +102,7 @@ def _gated_boxes(
     for name in dataset.patient_names():
         own = np.flatnonzero(dataset.patients == name)
         own = own[np.argsort(dataset.indices[own])]
-        passed[own] = gate(p[own], gating.gate_high, gating.gate_low)
+        passed[own] = gate(p[own], gating)
     logit = torch.where(torch.from_numpy(passed), torch.inf, -torch.inf)
     return model.prompt(torch.cat(cams).float(), logit)
 

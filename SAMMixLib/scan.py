@@ -99,7 +99,7 @@ class Scan:
         with clock("classify"):
             shared = self._classify(range(len(self.slices)) if chosen is None else chosen, progress)
             gated = (
-                gate(self.p_liver, settings.gate_high, settings.gate_low)
+                gate(self.p_liver, settings)
                 if chosen is None
                 else np.isin(np.arange(len(self.slices)), chosen) & (self.p_liver >= model.config.presence)
             )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from SAMMixLib.config import PRESETS
 from SAMMixLib.device import choose_device, choose_dtype
 from SAMMixLib.errors import Cancelled, SAMMixError
-from SAMMixLib.gating import gate
+from SAMMixLib.gating import hysteresis
 from SAMMixLib.metrics import score_masks
 from SAMMixLib.model import build_model
 from SAMMixLib.models import starter_folder
@@ -132,9 +132,9 @@ def test_air_holds_no_liver(segmenter, tmp_path):
 
 def test_gate_keeps_runs_that_reach_the_high_threshold():
     p = np.array([0.1, 0.4, 0.6, 0.4, 0.1, 0.4, 0.45, 0.1])
-    assert gate(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
-    assert gate(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
-    assert not gate(np.zeros(3), 0.5, 0.3).any()
+    assert hysteresis(p, 0.5, 0.3).tolist() == [False, True, True, True, False, False, False, False]
+    assert hysteresis(p, 0.5, 0.5).tolist() == (p >= 0.5).tolist()
+    assert not hysteresis(np.zeros(3), 0.5, 0.3).any()
 
 
 def test_smoothing_takes_the_median_of_neighbouring_boxes():
