@@ -16,7 +16,7 @@ from SAMMixLib.errors import SAMMixError
 
 LITE_MEDSAM = "lite_medsam"
 CHOICES = {
-    "classifier": ("resnet38", "encoder_head"),
+    "classifier": ("resnet38", "pyramid", "encoder_head"),
     "backbone": (LITE_MEDSAM, "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b"),
     "regions": ("one", "largest", "each"),
     "lora_targets": ("q,v", "qkv"),
@@ -41,8 +41,8 @@ class ModelConfig:
     window_level: float = 40.0  # HU
     size: int = 256  # pixels of the square slice
 
-    classifier: str = "resnet38"  # or a head on the SAM encoder's own features
-    classifier_width: float = 1.0  # 1 is the paper's ResNet38
+    classifier: str = "resnet38"  # or a small feature pyramid, or a head on the SAM encoder's own features
+    classifier_width: float = 1.0  # 1 is the paper's ResNet38, or the pyramid as it is
     cam_difference: bool = False  # liver minus background instead of the liver map
     omega: float = 0.5  # eq. 6
     # Below this p(liver) a slice gets no prompt and an empty mask. Training puts in the best on validation slices.

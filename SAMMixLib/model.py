@@ -15,6 +15,7 @@ from SAMMixLib.networks.backbone import Backbone
 from SAMMixLib.networks.encoder_head import EncoderHead
 from SAMMixLib.networks.lite_medsam import build_lite_medsam, load_lite_medsam_weights
 from SAMMixLib.networks.lora import add_lora, fold_lora
+from SAMMixLib.networks.pyramid import Pyramid
 from SAMMixLib.networks.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.prompts import binary_mask, bounding_boxes
 
@@ -154,6 +155,8 @@ def build_classifier(config: ModelConfig, backbone: Backbone) -> CamClassifier:
     """A new classifier for slices, or for the features of `backbone`, as `config` says."""
     if config.classifier == "resnet38":
         return CamClassifier(ResNet38(width=config.classifier_width))
+    if config.classifier == "pyramid":
+        return CamClassifier(Pyramid(width=config.classifier_width))
     if config.lora_blocks is None:
         raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
     return CamClassifier(EncoderHead(backbone.image_encoder.features_channels))
