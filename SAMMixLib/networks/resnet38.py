@@ -127,7 +127,7 @@ class CamClassifier(nn.Module):
         self.head = nn.Conv2d(body.features_channels, 2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the body takes, to maps ``[n, 2, h, w]``; slices to maps of S / 8 with ResNet38, of S / 4 with Pyramid."""
+        """What the body takes, to maps ``[n, 2, h, w]``: of S / 8 with ResNet38, of S / 4 with Pyramid."""
         return self.head(self.body(x))
 
 
