@@ -9,11 +9,22 @@ import sys
 from collections.abc import Sequence
 
 from SAMMixLib import __version__
-from SAMMixLib.commands import bench, collect, demo, evaluate, experiment, models, segment, suggest, train
+from SAMMixLib.commands import (
+    bench,
+    collect,
+    crossvalidate,
+    demo,
+    evaluate,
+    experiment,
+    models,
+    segment,
+    suggest,
+    train,
+)
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.runtime import tune_process
 
-COMMANDS = (segment, collect, suggest, train, evaluate, experiment, models, demo, bench)
+COMMANDS = (segment, collect, suggest, train, crossvalidate, evaluate, experiment, models, demo, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,7 +38,8 @@ class Recipe:
     """All that a training run needs.
 
     `validation` names the patients held out; without names a fifth of the patients is drawn by the seed. `labelled`
-    lists (patient, slice) of the masks to use; without a list they are drawn by the seed.
+    lists (patient, slice) of the masks to use; without a list they are drawn by the seed. `same` gives the other names
+    of patients who are in two sources: whoever is held out is held out of both.
     """
 
     sources: list[Source]
@@ -46,12 +47,13 @@ class Recipe:
     validation: list[str] = field(default_factory=list)
     labelled: list[tuple[str, int]] | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
 
-    def read(self) -> tuple[SliceDataset, SliceDataset, np.ndarray | None]:
-        """Training set, validation set, and the positions of the listed labelled slices.
+    def read_all(self) -> SliceDataset:
+        """The slices of all sources.
 
         Raises:
-            SAMMixError: a source cannot be read, or a named patient or slice is not in it.
+            SAMMixError: a source cannot be read.
         """
         parts = []
         for source in self.sources:
@@ -59,15 +61,24 @@ class Recipe:
                 source.path, self.config.model.size, source.hu_range, source.middle, mask_value=source.mask_value
             )
             parts.append(data.select(~np.isin(data.patients, source.exclude)))
-        data = SliceDataset.concatenate(parts)
+        return SliceDataset.concatenate(parts)
+
+    def read(self) -> tuple[SliceDataset, SliceDataset, np.ndarray | None]:
+        """Training set, validation set, and the positions of the listed labelled slices.
+
+        Raises:
+            SAMMixError: a source cannot be read, or a named patient or slice is not in it.
+        """
+        data = self.read_all()
         names = self.validation
         if not names:
-            split = split_patients(data.patient_names(), {"train": 0.8, "validation": 0.2}, self.config.training.seed)
+            patients = {self.same.get(name, name) for name in data.patient_names()}
+            split = split_patients(patients, {"train": 0.8, "validation": 0.2}, self.config.training.seed)
             names = split["validation"]
         unknown = sorted(set(names) - set(data.patients))
         if unknown:
             raise SAMMixError(f"validation patient {unknown[0]} is not in the data; check the names")
-        held_out = np.isin(data.patients, names)
+        held_out = np.isin([self.same.get(name, name) for name in data.patients], names)
         train = data.select(~held_out)
         return train, data.select(held_out), None if self.labelled is None else _positions(train, self.labelled)
 
@@ -100,7 +111,7 @@ def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
     config = Config.from_dict(data.get("config", {}), str(path))
     labelled = data.get("labelled")
     listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]
-    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}))
+    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}), data.get("same", {}))
 
 
 def _positions(data: SliceDataset, labelled: list[tuple[str, int]]) -> np.ndarray:
