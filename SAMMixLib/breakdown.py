@@ -28,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Calibration:
-    """p(liver) against what was there. `bins` are (mean p, share with liver, slices) of equal steps of p, none empty."""
+    """p(liver) against what was there; `bins` are (mean p, share with liver, slices) of equal steps, none empty."""
 
     error: float  # expected calibration error: mean distance of the two, weighed by slices
     brier: float
