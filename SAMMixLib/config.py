@@ -22,6 +22,8 @@ CHOICES = {
     "lora_targets": ("q,v", "qkv"),
     "boxes": ("cam", "truth", "mixed"),
     "adapts": ("lora,decoder", "decoder", "lora"),
+    "classification": ("focal", "cross_entropy"),
+    "cam_loss": ("dice", "outline"),
 }
 
 
@@ -92,12 +94,15 @@ class TrainingConfig:
     warmup: float = 0.0  # share of the steps; then the rate follows a cosine. 0 keeps it constant, as the paper does
     weight_decay: float = 0.0
     segmentation_weight: float = 1.0  # lambda
+    classification: str = "focal"  # eq. 3; cross entropy gives a p(liver) that means what it says
     cam_weight: float = 0.0  # the liver map against the mask, on labelled slices only
+    cam_loss: str = "dice"  # of the map as it is, or of the outline that eq. 6 draws in it
     cross_entropy: float = 0.0  # share of cross entropy beside Dice
     adapts: str = "lora,decoder"  # what learns of SAM
     boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
     jitter: float = 0.1  # of the box's extent
     augment: bool = False
+    scanners: bool = False  # augments in HU, as other scanners, phases and patients would look
     views: int = 0  # fixed views of a slice, whose frozen features are computed once; 0 augments anew at every step
     labelled_views: int = 0  # of each labelled slice, for the losses on masks; 0 is `views`. A few masks want many
     weight_average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0 is off

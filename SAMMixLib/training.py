@@ -25,7 +25,7 @@ from SAMMixLib.checkpoint import load_trained_state, read_checkpoint, trained_st
 from SAMMixLib.config import Config
 from SAMMixLib.curves import plot_curves
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.losses import activation_loss, classification_loss, segmentation_loss
+from SAMMixLib.losses import activation_loss, classification_loss, outline_loss, segmentation_loss
 from SAMMixLib.model import SAMMix, build_model, trainable_counts
 from SAMMixLib.prediction import mean_dice, predict_slices
 from SAMMixLib.presence import best_presence
@@ -225,11 +225,15 @@ class Trainer:
         """Eq. 3 on a batch of all slices, and the activation loss on those of them that have a mask."""
         slices, features = self.on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.device)
-        classification = classification_loss(liver_logit(maps), labels)
+        settings = self.config.training
+        classification = classification_loss(liver_logit(maps), labels, settings.classification)
         labelled = batch.has_liver_mask
-        if not (self.config.training.cam_weight and labelled.any()):
+        if not (settings.cam_weight and labelled.any()):
             return classification, classification.new_zeros(())
-        return classification, activation_loss(maps[labelled], batch.masks[labelled].to(self.device))
+        maps, masks = maps[labelled], batch.masks[labelled].to(self.device)
+        if settings.cam_loss == "outline":
+            return classification, outline_loss(maps, masks, self.config.model.omega)
+        return classification, activation_loss(maps, masks)
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The batch's slices, and their features where they are stored or the classifier needs them."""
