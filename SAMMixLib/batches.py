@@ -24,6 +24,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from SAMMixLib.config import Config
+from SAMMixLib.scanners import imitate_scanners
 from SAMMixLib.slices import SliceDataset
 from SAMMixLib.windowing import windowed
 
@@ -114,11 +115,17 @@ class SliceBatches:
         self.batch_size = batch_size
         self.stream = stream
         self.augmentation = ct_augmentation() if config.training.augment else None
+        self.scanners = config.training.scanners
 
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""
         chosen = batch_indices(len(self.dataset), self.batch_size, step_seed(self.seed, 0, self.stream), step)
-        images, masks = windowed(self.dataset.images[chosen], self.model), self.dataset.masks[chosen]
+        hu, masks = self.dataset.images[chosen], self.dataset.masks[chosen]
+        if self.scanners:
+            generator = torch.Generator().manual_seed(step_seed(self.seed, step, self.stream))
+            moved, of_masks = torch.from_numpy(hu.astype(np.float32)), torch.from_numpy(masks.astype(np.float32))
+            hu, masks = (part.numpy() for part in imitate_scanners(moved, of_masks, generator, hu.shape[-1]))
+        images = windowed(hu, self.model)
         if self.augmentation is not None:
             self.augmentation.set_random_state(step_seed(self.seed, step, self.stream))
             images, masks = augmented(self.augmentation, images, masks)

@@ -135,6 +135,8 @@ class Config:
         if unknown:
             raise SAMMixError(f"{source}: unknown part {unknown[0]!r}; known are {', '.join(parts)}")
         config = cls(**{name: _part(kind, data.get(name, {}), f"{source}: {name}") for name, kind in parts.items()})
+        if config.training.scanners and config.training.augment:
+            raise SAMMixError(f"{source}: training.scanners takes the place of training.augment; set one of them")
         if config.training.labelled_views and not config.training.views:
             raise SAMMixError(f"{source}: training.labelled_views has no effect with views 0; set views, too")
         return config
