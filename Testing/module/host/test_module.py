@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import slicer
 from slicerhost.desktop import click
 
@@ -334,13 +335,19 @@ def test_a_killed_worker(clinic, phantom):
 
 
 @linux
-def test_out_of_memory(clinic, phantom):
+def test_out_of_memory(clinic, phantom, tmp_path):
     import resource
 
     clinic.load(phantom[0])
     clinic.segment()
     assert not clinic.session.error
     pid = worker_pid(clinic)
+    # One large allocation fails, not the small ones of libraries that end the process for want of them.
+    large = tmp_path / "large.nrrd"
+    hu = np.full((256, 512, 512), -1000, np.int16)
+    hu[:, 128:384, 128:384] = 50
+    sitk.WriteImage(sitk.GetImageFromArray(hu), str(large), useCompression=True)
+    clinic.load(large)
     before = nodes()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     now = pages * os.sysconf("SC_PAGE_SIZE")
@@ -348,6 +355,7 @@ def test_out_of_memory(clinic, phantom):
     clinic.segment()
     assert "memory" in clinic.session.error and nodes() == before
     clinic.session.unload()
+    clinic.load(phantom[0])
     clinic.segment()
     assert not clinic.session.error and clinic.liver().any()
 
