@@ -32,7 +32,9 @@ types: $(VENV)/.installed
 scripts:
 	cd SAMMixLib && { sed '/SCRIPTS$$/q' CMakeLists.txt; \
 	  find . -name '*.py' | sed 's|^\./|    |' | LC_ALL=C sort; \
-	  sed -n '/RESOURCES$$/,$$p' CMakeLists.txt; } > CMakeLists.new && mv CMakeLists.new CMakeLists.txt
+	  echo '  RESOURCES'; \
+	  find . -type f ! -name '*.py' ! -name '*.pyc' ! -name '*.typed' ! -name 'CMakeLists.*' | sed 's|^\./|    |' | LC_ALL=C sort; \
+	  sed -n '/WITH_SUBDIR$$/,$$p' CMakeLists.txt; } > CMakeLists.new && mv CMakeLists.new CMakeLists.txt
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and 'SAMMix needs Python 3.10 to 3.13')"

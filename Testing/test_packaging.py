@@ -76,10 +76,11 @@ def test_every_module_of_the_library_is_installed():
     assert listed(folder / "CMakeLists.txt", "SCRIPTS") == files(folder, "**/*.py"), "run: make scripts"
 
 
-def test_the_starter_model_and_templates_are_installed():
+def test_the_starter_model_pages_and_protocols_are_installed():
     folder = REPOSITORY / "SAMMixLib"
-    wanted = files(folder, "models/starter/**/*") + files(folder, "**/*.j2")
-    assert listed(folder / "CMakeLists.txt", "RESOURCES") == sorted(wanted)
+    left_out = (".py", ".pyc", ".typed")
+    data = [path for path in files(folder, "**/*") if not path.endswith(left_out) and path != "CMakeLists.txt"]
+    assert listed(folder / "CMakeLists.txt", "RESOURCES") == data, "run: make scripts"
 
 
 def test_every_resource_of_the_module_is_installed():
