@@ -37,7 +37,7 @@ class Findings:
             boxes=_boxes(message["boxes"]),
             p_liver=_by_slice(message["p_liver"], ks),
             predicted_iou=_by_slice(message["predicted_iou"], ks),
-            area_mm2={},
+            area_mm2=_by_slice(message["area_mm2"], ks),
             slice_mm=slice_mm,
             review=[int(k) for k in message["review"]],
             device=message["device"],
@@ -49,12 +49,13 @@ class Findings:
         boxes = _boxes(message["boxes"])
         self.boxes |= {k: boxes.get(k, []) for k in ks}
         self.predicted_iou |= _by_slice(message["predicted_iou"], ks)
+        self.area_mm2 |= _by_slice(message["area_mm2"], ks)
         self.corrected |= set(ks)
         self.review = [k for k in self.review if k not in ks]
 
     def keep(self, before: Findings, ks: set[int]) -> None:
         """Take over, for slices that were not written anew, what was known before."""
-        for name in ("boxes", "p_liver", "predicted_iou", "area_mm2"):
+        for name in ("boxes", "p_liver", "predicted_iou"):
             old, new = getattr(before, name), getattr(self, name)
             new |= {k: old[k] for k in ks if k in old}
         self.corrected |= before.corrected & ks

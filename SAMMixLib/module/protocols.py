@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,7 @@ class Case(Protocol):
     """
 
     key: str  # tells cases apart, and changes with the voxels
+    present: bool  # whether the scan is in the scene still
     structure: Structure  # which segment is meant; the session sets it
     version: str  # of the segment: new with each write, and back again by an undo
 
@@ -45,8 +46,10 @@ class Case(Protocol):
     def edited_slices(self) -> list[int]: ...  # not as the last result left them
     def drawn_slices(self) -> list[int]: ...  # of these, those drawn by hand and not by a correction
     def export(self, path: Path) -> Iterator[None]: ...
-    def write(self, mask: Path, slices: list[int] | None, correction: bool) -> Iterator[None]: ...
-    def areas(self) -> list[float]: ...  # mm2 of each slice of the liver segment
+    def write(self, mask: Path, slices: list[int] | None) -> Generator[None, None, bool]: ...  # exactly as the file
+    def write_slices(self, mask: Path, slices: list[int]) -> Generator[None, None, bool]: ...  # a correction's
+    def areas(self) -> list[float]: ...  # mm2 of each slice of the segment
+    def take_areas(self, areas: list[float]) -> None: ...  # that the worker has counted
     def show(self, findings: Findings) -> Iterator[None]: ...
 
 

@@ -12,7 +12,7 @@ Client to server, each with ``type`` and ``id`` (of the client's choice, rising)
                 ``volume_ml``, ``slice_range``, ``review`` [k] (worst first), ``slices_total``,
                 ``model``, ``device``, ``seconds`` {stage: s}, ``warnings``
 ``resegment``   ``slices`` [{``k``, ``boxes``}] of the last volume; boxes [] is no liver there, null its CAM's box
-                -> ``mask`` (path), ``slices`` [k] which of its slices count; ``boxes`` {k: ...} of each of them;
+                -> ``mask`` (path), the slices ``slices`` [k] and no others; ``boxes`` {k: ...} of each of them;
                 ``predicted_iou``, ``area_mm2`` (one value for each)
 ``suggest``     ``labelled`` [k], ``count``, of the last volume
                 -> ``slices`` [k] of those that are not labelled, the most worth labelling first; ``reasons``, one each
@@ -40,7 +40,7 @@ Server to client:
 
 k, j, i are those of the axial stack (:class:`SAMMixLib.imaging.volume.AxialStack`). Boxes are inclusive pixel bounds at
 full resolution. Arrays travel as uncompressed NRRD in the client's private folder: ``mask`` is uint8 0 and 1 on exactly
-the volume's grid, ``cam`` uint8 0 to 255 on its own grid
+the volume's grid (of ``resegment`` [n, rows, columns] of the axial stack), ``cam`` uint8 0 to 255 on its own grid
 (:meth:`SAMMixLib.imaging.volume.AxialStack.maps_to_image`). The files of the last :data:`RESULTS_KEPT` results of each
 request stay; older ones are removed. ``pictures`` is an ``.npz`` in the run folder: of the held-out slices ``images``
 int16 [n, S, S] in HU, and uint8 masks ``reference``, ``before`` and ``after``.

@@ -122,11 +122,9 @@ def segment(state: State, progress: Progress, volume: str, slices: list[int] | N
 def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) -> dict[str, Any]:
     if state.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
-    scan = state.scan
-    result = scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
-    mask = np.zeros((len(scan.slices), *scan.resize.shape), bool)
-    mask[result.slices] = result.mask
-    return state.write("resegment", mask=scan.stack.to_grid(mask)) | {
+    result = state.scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
+    mask = sitk.GetImageFromArray(result.mask.astype(np.uint8))
+    return state.write("resegment", mask=mask) | {
         "slices": result.slices,
         "boxes": dict(zip(result.slices, result.boxes, strict=True)),
         "predicted_iou": _numbers(result.predicted_iou),

@@ -5,7 +5,7 @@ It is the ``Case`` of ``SAMMixLib.module.protocols``. Work that would make the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,8 +21,15 @@ from SAMMixLib.module.scene.hygiene import helper
 from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
-from SAMMixLib.module.scene.segments import bounds, createSegmentation, findSegment, readSegment, writeSegment
-from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask
+from SAMMixLib.module.scene.segments import (
+    LABELMAP,
+    bounds,
+    createSegmentation,
+    findSegment,
+    readSegment,
+    writeSegment,
+)
+from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask, importSlices
 from SAMMixLib.structure import LIVER, Structure
 
 if TYPE_CHECKING:
@@ -65,6 +72,7 @@ class Case:
         self.structure = LIVER
         self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
         self._checked: tuple = ()
+        self._areas: tuple = ()  # of which voxels, and mm2 by slice
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
         self._boxWatch: Watch | None = None
 
@@ -75,6 +83,11 @@ class Case:
         image = self.volumeNode.GetImageData()
         scalars = image and image.GetPointData().GetScalars()
         return f"{self.volumeNode.GetID()} {scalars.GetMTime() if scalars else 0}"
+
+    @property
+    def present(self) -> bool:
+        """Whether the volume is in the scene still."""
+        return self.volumeNode.GetScene() is not None
 
     def check(self) -> tuple[bool, str, list[str]]:
         """As ``checkVolume``, which looks at every voxel: done again only when voxels or grid have changed."""
@@ -114,32 +127,36 @@ class Case:
         """As ``exportVolume``."""
         return exportVolume(self.volumeNode, path)
 
-    def write(self, mask: Path, slices: list[int] | None, correction: bool = False) -> Iterator[None]:
-        """Write a mask file into the segment: one state of the undo.
+    def write(self, mask: Path, slices: list[int] | None) -> Generator[None, None, bool]:
+        """Write a mask file into the segment, in the given slices or in all: one state of the undo.
+
+        Returns:
+            The generator's value: whether the segment is what the file says there, with nothing masked.
 
         Raises:
             SAMMixError: the volume is gone or changed its grid, or the segmentation cannot take the mask. Nothing has
                 changed then.
         """
-        if self.volumeNode.GetScene() is None:
-            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+        self._checkPresence()
         array = importMask(mask, self.volumeNode)
         yield
-        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
-            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
-            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
-        else:
-            self._saveStateForUndo()
-        yield
-        writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
-        yield
-        if correction:
-            written = self._segment()
-            self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
-        else:
-            rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
+        exact = yield from self._store(array, slices)
+        rememberResult(self.segmentationNode, self.volumeNode, slices, self.structure)
         stamp(self.segmentationNode, self.structure)
         yield
+        return exact
+
+    def write_slices(self, mask: Path, slices: list[int]) -> Generator[None, None, bool]:
+        """As :meth:`write` for a correction, whose file holds these slices only: they count as the user's."""
+        self._checkPresence()
+        array = importSlices(mask, slices, self.volumeNode)
+        yield
+        exact = yield from self._store(array, slices)
+        written = self._segment()
+        self._corrections |= {k: np.packbits(written[k]).tobytes() for k in slices}
+        stamp(self.segmentationNode, self.structure)
+        yield
+        return exact
 
     @property
     def version(self) -> str:
@@ -147,15 +164,22 @@ class Case:
         return version(self.segmentationNode, self.structure) if self.segmentationNode else ""
 
     def areas(self) -> list[float]:
-        """mm2 of the segment in each slice."""
-        if self.segmentationNode is None:
+        """mm2 of the segment in each slice, counted anew only when its voxels have changed."""
+        voxels = self._voxels()
+        if not voxels:
             return [0.0] * self.size()[0]
-        columns = stackToRas(self.volumeNode)[:3, :2]
-        pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
-        stack = self._segment()
-        counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
-        counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
-        return (counts * pixel).tolist()
+        if self._areas[:1] != (voxels,):
+            columns = stackToRas(self.volumeNode)[:3, :2]
+            pixel = float(np.linalg.norm(columns[:, 0]) * np.linalg.norm(columns[:, 1]))
+            stack = self._segment()
+            counts, within = np.zeros(len(stack), int), bounds(stack)  # counting the whole takes five times as long
+            counts[within[0]] = np.count_nonzero(stack[within], axis=(1, 2))
+            self._areas = (voxels, (counts * pixel).tolist())
+        return self._areas[1]
+
+    def take_areas(self, areas: list[float]) -> None:
+        """What somebody else has counted in the voxels as they are now."""
+        self._areas = (self._voxels(), areas)
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""
@@ -241,6 +265,30 @@ class Case:
         """Go to the next slice where the model is unsure, the worst first."""
         if (k := nextToReview(findings.review, self.current_slice())) is not None:
             self.jump(k)
+
+    def _checkPresence(self) -> None:
+        if not self.present:
+            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+
+    def _store(self, array: np.ndarray, slices: list[int] | None) -> Generator[None, None, bool]:
+        """Write an array of the volume's grid; a segmentation is made where there is none."""
+        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
+            self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
+            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
+        else:
+            self._saveStateForUndo()
+        yield
+        exact = writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
+        yield
+        return exact
+
+    def _voxels(self) -> tuple:
+        """Tells states of the segment's voxels apart; empty where there is no segment."""
+        segmentation = self.segmentationNode
+        if segmentation is None or (segmentId := findSegment(segmentation, self.structure)) is None:
+            return ()
+        image = segmentation.GetSegmentation().GetSegment(segmentId).GetRepresentation(LABELMAP)
+        return (segmentation.GetID(), segmentId, image.GetMTime() if image else 0, self.key)
 
     def _segment(self) -> np.ndarray:
         return toStack(readSegment(self.segmentationNode, self.volumeNode, self.structure), self.volumeNode)

@@ -48,7 +48,7 @@ def writeSegment(
     slices: Iterable[int] | None = None,
     editor=None,
     structure: Structure = LIVER,
-):
+) -> bool:
     """Write the structure's segment, adding it where there is none.
 
     No voxel of another segment changes. None is claimed that another segment holds, unless the user lets segments
@@ -60,6 +60,9 @@ def writeSegment(
         slices: the k of the axial stack to write; the segment keeps its voxels in all others. All by default.
         editor: the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) limits what
             is written, and whose overwrite mode "allow overlap" lets the segment overlap its neighbours.
+
+    Returns:
+        Whether the segment is the mask in what was to be written: nothing was masked, and no neighbour met.
 
     Raises:
         SAMMixError: the mask is not of the volume's size, or the segmentation holds segments on another grid, or
@@ -84,11 +87,11 @@ def writeSegment(
     box = bounds(mask) if current is None else tuple(map(_hull, bounds(mask), bounds(current)))
     mask = np.asarray(mask[box]) != 0
     current = np.zeros_like(mask) if current is None else current[box]
-    new = mask
+    wanted = new = mask
     if slices is not None:
         chosen = np.zeros(shape, bool)
         toStack(chosen, volumeNode)[list(slices)] = True
-        new = np.where(chosen[box], mask, current)
+        wanted = new = np.where(chosen[box], mask, current)
     if masked:
         new = np.where(_editable(editor, segmentationNode, own, volumeNode, grid)[box], new, current)
     others = np.zeros_like(mask)
@@ -102,6 +105,7 @@ def writeSegment(
     corner = [side.start for side in box]
     _store(new, corner, grid, segmentationNode, own or _add(segmentationNode, structure))
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    return new is wanted or np.array_equal(new, wanted)
 
 
 def readSegment(segmentationNode, volumeNode, structure: Structure = LIVER) -> np.ndarray:

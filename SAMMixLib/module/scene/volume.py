@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import slicer
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.grid import MAX_SHEAR, RAS_TO_LPS, SAME_VOXEL, AxialGrid
-from SAMMixLib.module.scene.geometry import axialGrid, ijkToRas
+from SAMMixLib.module.scene.geometry import axialGrid, ijkToRas, toStack
 from SAMMixLib.module.scene.hygiene import isHelper
 
 CHUNK_BYTES = 8 << 20
@@ -95,6 +95,24 @@ def importMask(path: str | Path, volumeNode) -> np.ndarray:
     if path.stat().st_size != start + math.prod(shape):
         raise SAMMixError(f"{path}: is no whole mask; segment the volume again")
     return np.memmap(path, np.uint8, "r", start, shape)
+
+
+def importSlices(path: str | Path, slices: Sequence[int], volumeNode) -> np.ndarray:
+    """A file of some slices of the volume's axial stack (uint8 [n, rows, columns]) as [z, y, x] of the node's array.
+
+    Raises:
+        SAMMixError: the file is damaged, or of another size.
+    """
+    try:
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError:
+        raise SAMMixError(f"{path}: cannot be read; segment the volume again") from None
+    array = np.zeros(volumeNode.GetImageData().GetDimensions()[::-1], np.uint8)
+    stack = toStack(array, volumeNode)
+    if found.shape != (len(slices), *stack.shape[1:]):
+        raise SAMMixError(f"{volumeNode.GetName()}: its grid has changed since it was segmented; segment it again")
+    stack[list(slices)] = found
+    return array
 
 
 def _nrrdHeader(array: np.ndarray, toLps: np.ndarray) -> str:

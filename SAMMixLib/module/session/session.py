@@ -363,14 +363,18 @@ class Session:
             if not job.aside:
                 self.found.pop(job.case.key, None)  # it tells of another segment
         if job.aside:
-            yield from job.case.write(Path(message["mask"]), None, correction=False)
+            yield from job.case.write(Path(message["mask"]), None)
             return
         if job.boxes is None:
             findings, written = self._merge(job, message)
         else:
             findings, written = copy.deepcopy(self.found[job.case.key]), [int(k) for k in message["slices"]]
             findings.correct(message)
-        yield from job.case.write(Path(message["mask"]), written, correction=job.boxes is not None)
+        areas = job.case.areas()
+        write = job.case.write if job.boxes is None else job.case.write_slices
+        if (yield from write(Path(message["mask"]), written)):  # the worker has counted already
+            new = range(len(areas)) if written is None else written
+            job.case.take_areas([findings.area_mm2[k] if k in new else area for k, area in enumerate(areas)])
         findings.area_mm2 = dict(enumerate(job.case.areas()))
         self.found[job.case.key] = self._versions[job.case.key, job.case.version] = findings
         if job.boxes is None:

@@ -66,6 +66,8 @@ class PlayedCase:
         self.version = ""
         self.structure = LIVER
         self.disk_full = False
+        self.present = self.exact = True
+        self.masks, self.mm2, self.counted = [], [0.0] * TOTAL, 0
 
     def check(self):
         return not self.problem, self.problem, []
@@ -91,15 +93,26 @@ class PlayedCase:
         yield
         self.exported += 1
 
-    def write(self, mask, slices, correction):
+    def write(self, mask, slices):
         yield
         self.written.append(slices)
+        self.masks.append(mask.name)
         self.version = f"{len(self.written)}"
-        if correction:
-            self.corrections += slices
+        return self.exact
+
+    def write_slices(self, mask, slices):
+        exact = yield from self.write(mask, slices)
+        self.corrections += slices
+        return exact
 
     def areas(self):
-        return [0.0, *[1000.0] * (TOTAL - 1)]
+        if self.mm2 is None:
+            self.counted += 1
+            self.mm2 = [0.0, *[1000.0] * (TOTAL - 1)]
+        return self.mm2
+
+    def take_areas(self, areas):
+        self.mm2 = areas
 
     def show(self, findings):
         self.shown += 1
@@ -170,7 +183,7 @@ def segmented(slices=None):
     ks = range(TOTAL) if slices is None else slices
     return {
         "mask": "mask.nrrd", "cam": "cam.nrrd", "boxes": {str(k): [[1, 2, 30, 40]] for k in ks},
-        "p_liver": [0.9 for _ in ks], "predicted_iou": [0.8 for _ in ks], "area_mm2": [1000.0 for _ in ks],
+        "p_liver": [0.9 for _ in ks], "predicted_iou": [0.8 for _ in ks], "area_mm2": [1000.0 * (k > 0) for k in ks],
         "volume_ml": 45.0, "slice_range": [1, 9], "review": [7, 2], "seconds": 3.0, "warnings": [], "device": "cpu",
         "slices_total": TOTAL,
     }  # fmt: skip
@@ -282,7 +295,7 @@ def test_a_full_disk_is_told_and_the_run_given_up(stage):
 
 
 def test_an_error_in_the_scene_is_one_line(stage):
-    def refuse(mask, slices, correction):
+    def refuse(mask, slices):
         raise SAMMixError("the segmentation holds surfaces; choose another")
         yield
 
@@ -332,6 +345,31 @@ def test_one_slice_alone(stage):
 def corrected(k, boxes=((5, 6, 50, 60),)):
     return {"mask": "mask.nrrd", "slices": [k], "boxes": {str(k): [list(box) for box in boxes]},
             "predicted_iou": [0.95], "area_mm2": [1200.0]}  # fmt: skip
+
+
+def test_areas_that_the_worker_counted_are_not_counted_again(stage):
+    stage.segmented()
+    stage.session.correct(stage.case, {7: [(5, 6, 50, 60)]})
+    stage.worker.answer(**corrected(7))
+    stage.ticks()
+    areas = stage.session.found["case"].area_mm2
+    assert not stage.case.counted and areas == dict.fromkeys(range(TOTAL), 1000.0) | {0: 0.0, 7: 1200.0}
+
+
+def test_areas_are_counted_where_something_was_masked(stage):
+    stage.case.exact = False
+    stage.until_running()
+    stage.worker.answer(**segmented())
+    stage.case.mm2 = None
+    stage.ticks()
+    assert stage.case.counted == 1 and stage.session.found["case"].volume_ml == pytest.approx(45.0)
+
+
+def test_the_areas_of_kept_slices_are_those_of_the_segment(stage):
+    stage.segmented()
+    stage.case.drawn, stage.case.mm2 = [3], [700.0 if k == 3 else area for k, area in enumerate(stage.case.mm2)]
+    stage.segmented()
+    assert stage.session.found["case"].area_mm2[3] == 700 and not stage.case.counted
 
 
 def test_a_dragged_box_is_segmented_again_from_the_cache(stage):
@@ -491,7 +529,6 @@ def test_the_button_says_what_it_does(stage):
 def test_findings_of_an_empty_scan():
     message = segmented() | {"area_mm2": [0.0] * TOTAL, "volume_ml": 0.0, "slice_range": None}
     findings = Findings.from_message(message, None, 5.0)
-    findings.area_mm2 = dict.fromkeys(range(TOTAL), 0.0)
     assert result_line(findings) == "No liver found."
     p, area = findings.curves()
     assert p.shape == area.shape == (TOTAL,)
