@@ -51,7 +51,9 @@ class ModelSource:
         device = self.device
         if device == "auto" and torch.cuda.is_available() and str(worker).isdecimal():
             device = f"cuda:{int(worker) % torch.cuda.device_count()}"
-        return Segmenter.from_bundle(self.folder, device, self.dtype, self.batch_size, self.base_weights)
+        return Segmenter.from_bundle(
+            self.folder, device, self.dtype, batch_size=self.batch_size, base_weights=self.base_weights
+        )
 
 
 def versions() -> dict[str, str]:
