@@ -22,6 +22,7 @@ from SAMMixLib.commands import (
     suggest,
     train,
 )
+from SAMMixLib.commands.common import check_outputs_apart
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.process import make_streams_safe, tune_process
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make_streams_safe()
     options = _parser().parse_args(arguments)
     try:
+        check_outputs_apart(options)
         figures = options.run(options)
         if options.json:
             print(json.dumps(figures, allow_nan=False))

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,30 @@ def _swap_in(beside: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_apart(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Make sure that an output is none of the inputs, nor a file in a folder that is read.
+
+    Compared by identity: links, hard links, and another case on a disk that is blind to it are the same file.
+
+    Raises:
+        SAMMixError: it is one.
+
+    >>> check_apart("liver.nii.gz", ["scan.nii.gz"])
+    """
+    path = Path(path)
+    if not os.path.exists(path):  # pathlib's raises for a name that is too long
+        return
+    for source in map(Path, inputs):
+        if not os.path.exists(source):
+            continue
+        if os.path.samefile(path, source):
+            what = "input folder" if source.is_dir() else "input"
+            raise SAMMixError(f"{path}: is the {what} itself; choose another place for the output")
+        folders = path.resolve().parents if source.is_dir() and path.is_file() else ()
+        if any(os.path.samefile(folder, source) for folder in folders):
+            raise SAMMixError(f"{path}: is a file of the input folder {source}; choose another place")
 
 
 def sync(path: Path) -> None:

@@ -40,6 +40,7 @@ from SAMMixLib.cohort.records import (
     write_record,
 )
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import check_apart
 from SAMMixLib.progress import Progress
 
 
@@ -186,6 +187,7 @@ def _segmented(
     from SAMMixLib.cohort.figures import figures_of
 
     started = time.perf_counter()
+    check_apart(Place(Path(settings.out), entry.name).at(MASKS, SUFFIXES[settings.format]), entry.sources())
     shown = entry.name if settings.anonymise else ""
     try:
         with reading(entry, shown) as volume:

@@ -21,7 +21,7 @@ def add_command(commands) -> None:
         help="slices that the naive way is measured on (default: 6)",
     )
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("ct", "model", "base_weights"), writes=())
 
 
 def run(options: argparse.Namespace) -> dict:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SAMMixLib.commands.common import add_model_options, positive
+from SAMMixLib.commands.common import add_model_options, add_overwrite_option, check_files, positive
 from SAMMixLib.errors import SAMMixError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add_command(commands) -> None:
     parser.add_argument("--viewer", action="store_true", help="put the CT into the page, to look at the masks on it")
     parser.add_argument("--anonymise", action="store_true", help="pseudonyms; the key lies beside OUT, in OUT.key.csv")
     parser.add_argument("--deadline", type=float, default=1800, metavar="S", help="seconds for a scan (default: 1800)")
+    add_overwrite_option(parser)
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, as tcp://host:8786")
     cluster.add_argument("--workers", type=positive, help="on this machine (default: one a GPU, or two cores each)")
@@ -41,10 +42,19 @@ def add_command(commands) -> None:
         "--memory-limit", default="auto", metavar="SIZE", help="of each worker, as 4GiB (default: auto)"
     )
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("input", "model", "base_weights"), writes=("output",))
+
+
+WRITTEN = {  # the tables and the page, and what each holds
+    "results.csv": b"volume_ml",
+    "results.parquet": b"volume_ml",
+    "left_out.csv": b"reason",
+    "index.html": b"data.js",
+}
 
 
 def run(options: argparse.Namespace) -> dict:
+    _check(options)
     _needed()
     from SAMMixLib.cohort.engine import ModelSource
     from SAMMixLib.cohort.manifest import count_scans
@@ -53,7 +63,6 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.models.bundle import open_bundle
     from SAMMixLib.models.registry import find_model
 
-    _check(options)
     folder = find_model(options.model).resolve()
     hashed = model_hash(folder)
     settings = Settings(
@@ -87,6 +96,8 @@ def _check(options: argparse.Namespace) -> None:
         raise SAMMixError("a DICOM SEG names its patient and images; leave --anonymise out, or choose another --format")
     if options.measurements and options.format != "dicomseg":
         raise SAMMixError("--measurements are a DICOM report; add --format dicomseg")
+    if os.path.lexists(options.output):
+        check_files(options.output, WRITTEN, options.overwrite, [options.input] if options.input.is_file() else [])
 
 
 def _needed() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def add_command(commands) -> None:
     parser.add_argument("--no-structure", type=slice_list, default=[], metavar="LIST", help="label these as without it")
     parser.add_argument("--structure", metavar="NAME", help="of a new set: liver, spleen, kidney or tumour")
     parser.add_argument("--series", help="which DICOM series of the folder: its number or UID")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("scan", "mask"), writes=("set",))
 
 
 def slice_list(text: str) -> list[int]:
@@ -45,8 +44,6 @@ def run(options: argparse.Namespace) -> dict:
 
     if options.mask is None and options.slices is None and not options.no_structure:
         raise SAMMixError("nothing to collect; give --mask, --slices or --no-structure")
-    if options.set.exists() and os.path.samefile(options.set, options.scan):
-        raise SAMMixError(f"{options.set}: is the scan itself; choose another folder for the training set")
     structure = structure_named(options.structure) if options.structure else None
     opened = TrainingSet.open(options.set) if (options.set / CARD).exists() else None
     if opened and structure and opened.structure != structure:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import check_apart
+from SAMMixLib.models.registry import find_model
 from SAMMixLib.paths import STARTER
 from SAMMixLib.progress import Progress
 
@@ -56,6 +58,31 @@ def add_overwrite_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that SAMMix has not written; never an input"
     )
+
+
+def check_outputs_apart(options: argparse.Namespace) -> None:
+    """Refuse, before any work, to write onto what a command reads.
+
+    Each command names in ``reads`` and ``writes`` which of its options are inputs and outputs.
+
+    Raises:
+        SAMMixError: an output is an input by any name, or a file in an input folder; or there is no such model.
+    """
+    outputs = _paths(options, options.writes)
+    if outputs:
+        inputs = _paths(options, options.reads)
+        for path in outputs:
+            check_apart(path, inputs)
+
+
+def _paths(options: argparse.Namespace, names: Iterable[str]) -> list[Path]:
+    """The paths that options name; a model goes by its name, too."""
+    found = []
+    for name in names:
+        value = getattr(options, name)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        found += [find_model(each) if name == "model" else Path(each) for each in values]
+    return found
 
 
 def check_files(folder: Path, marks: Mapping[str, bytes], overwrite: bool, inputs: Iterable[str | Path]) -> None:

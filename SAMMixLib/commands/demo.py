@@ -20,7 +20,7 @@ def add_command(commands) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
     add_overwrite_option(parser)
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("model", "base_weights"), writes=("output",))
 
 
 def run(options: argparse.Namespace) -> dict:

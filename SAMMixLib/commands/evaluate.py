@@ -41,7 +41,7 @@ def add_command(commands) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write CSV, JSON and a table here")
     add_overwrite_option(parser)
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("data", "masks", "references", "model", "base_weights"), writes=("output",))
 
 
 WRITTEN = {  # the files of an evaluation, and what each holds

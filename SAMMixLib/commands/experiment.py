@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from SAMMixLib.commands.common import add_device_options, positive, progress_bar
+from SAMMixLib.commands.common import (
+    add_device_options,
+    add_overwrite_option,
+    check_files,
+    positive,
+    progress_bar,
+)
 from SAMMixLib.errors import SAMMixError
 
 
@@ -21,11 +28,26 @@ def add_command(commands) -> None:
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
     parser.add_argument("--list", action="store_true", help="say which runs are done, and run nothing")
     parser.add_argument("--cell", help=argparse.SUPPRESS)  # one run, in this process
+    add_overwrite_option(parser)
     add_device_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("data_root", "base_weights"), writes=("output",))
+
+
+WRITTEN = {  # the tables and plots, and what each holds
+    "table1.md": b"protocol",
+    "table1.csv": b"protocol",
+    "table2.md": b"protocol",
+    "table2.csv": b"protocol",
+    "boxplots_cam.png": b"PNG",
+    "boxplots_oracle.png": b"PNG",
+    "learning_curve.png": b"PNG",
+    "examples.png": b"PNG",
+}
 
 
 def run(options: argparse.Namespace) -> dict:
+    if os.path.lexists(options.output) and not (options.list or options.cell):
+        check_files(options.output, WRITTEN, options.overwrite, [])
     from SAMMixLib.experiments.protocol import read_protocol
     from SAMMixLib.experiments.runner import cell_command, chosen_cells, run_cells, write_results
     from SAMMixLib.experiments.runs import read_result
@@ -39,7 +61,6 @@ def run(options: argparse.Namespace) -> dict:
         for cell in cells:
             print(f"{cell.key}: {'done' if read_result(folder, cell) else 'to do'}")
         return {"runs": len(cells)}
-
     given = ["--device", options.device, "--dtype", options.dtype]
     if options.base_weights:
         given += ["--base-weights", str(options.base_weights)]

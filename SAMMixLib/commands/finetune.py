@@ -20,7 +20,7 @@ def add_command(commands) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
     add_device_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("set", "model", "base_weights"), writes=("output",))
 
 
 def run(options: argparse.Namespace) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -37,7 +36,8 @@ def add_command(commands) -> None:
         if name == "export":
             action.add_argument("target", type=Path, metavar="FILE.zip")
             add_overwrite_option(action)
-        action.set_defaults(run=run)
+        reads = ("source",) if name == "import" else () if name == "list" else ("model",)
+        action.set_defaults(run=run, reads=reads, writes=("target",) if name == "export" else ())
 
 
 def _list(options: argparse.Namespace) -> dict:
@@ -95,12 +95,9 @@ def _import(options: argparse.Namespace) -> dict:
 def _export(options: argparse.Namespace) -> dict:
     from SAMMixLib.imaging.writing import check_replaceable
 
-    if os.path.lexists(options.target):
-        check_replaceable(options.target)
-        if not options.overwrite and not _is_exported(options.target):
-            raise SAMMixError(
-                f"{options.target}: is there and no exported model; choose another name, or add --overwrite"
-            )
+    check_replaceable(options.target)
+    if options.target.exists() and not options.overwrite and not _is_exported(options.target):
+        raise SAMMixError(f"{options.target}: is there and no exported model; choose another name, or add --overwrite")
     target = export_model(options.model, options.target)
     print(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB")
     return {"model": options.model, "file": str(target)}

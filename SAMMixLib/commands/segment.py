@@ -33,7 +33,7 @@ def add_command(commands) -> None:
     parser.add_argument("--viewer", action="store_true", help="with --report: CT and mask in a page")
     parser.add_argument("--measurements", type=Path, metavar="FILE", help="with .dcm: a DICOM report (TID 1500) here")
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("ct", "model", "base_weights"), writes=("output", "report", "measurements"))
 
 
 def run(options: argparse.Namespace) -> dict:

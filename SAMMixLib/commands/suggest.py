@@ -14,7 +14,7 @@ def add_command(commands) -> None:
     parser.add_argument("--set", type=Path, metavar="SET", help="a training set: its masks need no correction")
     parser.add_argument("--count", type=positive, default=5, metavar="N", help="slices to name (default: 5)")
     add_model_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("ct", "set", "model", "base_weights"), writes=())
 
 
 def run(options: argparse.Namespace) -> dict:

@@ -48,7 +48,10 @@ def add_command(commands) -> None:
     parser.add_argument("--name", help=argparse.SUPPRESS)  # with --slices
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
     add_device_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, writes=("output", "resume"))
+    parser.set_defaults(
+        reads=("data", "recipe", "data_root", "config", "labelled_list", "slices", "model", "base_weights")
+    )
 
 
 FOREIGN = {  # options that a mode would pass over in silence
@@ -79,35 +82,36 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def _train(options: argparse.Namespace, resume: bool) -> dict:
+    folder = options.resume if resume else _new_folder(options.output)
+    try:
+        return _trained(options, folder, resume)
+    except BaseException:
+        if not resume and not any(folder.iterdir()):
+            folder.rmdir()  # a run that cannot start leaves nothing
+        raise
+
+
+def _trained(options: argparse.Namespace, folder: Path, resume: bool) -> dict:
     from SAMMixLib.inference.device import Runtime, choose_device
     from SAMMixLib.training.recipe import FILE, read_recipe
     from SAMMixLib.training.sets import TrainingData
     from SAMMixLib.training.trainer import Trainer, new_model
 
-    recipe = read_recipe(options.resume / FILE) if resume else _recipe(options)
+    recipe = read_recipe(folder / FILE) if resume else _recipe(options)
     data = TrainingData(*recipe.read())
-    folder = options.resume if resume else _new_folder(options.output)
-    try:
-        with progress_bar() as progress:
-            runtime = Runtime.choose(options.device, options.dtype).told(progress)
-            data.check()
-            model = new_model(recipe.config, options.base_weights)
-            trainer = Trainer(recipe.config, data, folder, model, runtime)
-            trainer.record = recipe.record
-            if not resume:
-                recipe.save(folder)
-            counts = ", ".join(f"{name} {count:,}" for name, count in trainer.trainable.items())
-            print(f"device: {choose_device(options.device)[1]}; trainable parameters: {counts}")
-            print(
-                f"{len(data.train)} slices with image-level labels, {len(trainer.labelled)} masks, "
-                f"{trainer.steps} steps"
-            )
-            trainer.resume()
-            trainer.run(print)
-    except BaseException:
-        if not resume and not any(folder.iterdir()):
-            folder.rmdir()  # a run that cannot start leaves nothing
-        raise
+    with progress_bar() as progress:
+        runtime = Runtime.choose(options.device, options.dtype).told(progress)
+        data.check()
+        model = new_model(recipe.config, options.base_weights)
+        trainer = Trainer(recipe.config, data, folder, model, runtime)
+        trainer.record = recipe.record
+        if not resume:
+            recipe.save(folder)
+        counts = ", ".join(f"{name} {count:,}" for name, count in trainer.trainable.items())
+        print(f"device: {choose_device(options.device)[1]}; trainable parameters: {counts}")
+        print(f"{len(data.train)} slices with image-level labels, {len(trainer.labelled)} masks, {trainer.steps} steps")
+        trainer.resume()
+        trainer.run(print)
     bundle, score = folder / "bundle", trainer.state.best_score
     print(f"best epoch: score {score:.4f} on validation patients (prompt source cam); bundle: {bundle}")
     return {"bundle": str(bundle), "score": score, "prompt": "cam"}

@@ -246,7 +246,8 @@ def _refusal(header: Dataset, pixels: int) -> str:
         return "a scout (localizer) is no slice of a volume"
     if pixels <= 0:
         return "a file without pixels is no slice of a volume"
-    if int(header.get("SamplesPerPixel") or 1) != 1:
+    grey = _text(header, "PhotometricInterpretation") in ("", "MONOCHROME1", "MONOCHROME2")
+    if not grey or int(header.get("SamplesPerPixel") or 1) != 1:
         return "a colour picture is not a CT"
     return ""
 
@@ -274,7 +275,7 @@ def _slices(file: File, header: Dataset, frames: int) -> Iterator[Slice]:
             orientation=_numbers(value("PlaneOrientationSequence", "ImageOrientationPatient"), 6).reshape(2, 3),
             spacing=_numbers(value("PixelMeasuresSequence", "PixelSpacing"), 2),
             thickness=_numbers(value("PixelMeasuresSequence", "SliceThickness"), 1).item(),
-            rescale=(1.0 if np.isnan(slope) else slope, 0.0 if np.isnan(intercept) else intercept),
+            rescale=(1.0 if np.isnan(slope) or slope == 0 else slope, 0.0 if np.isnan(intercept) else intercept),
         )
 
 
@@ -462,9 +463,11 @@ def _native(dataset: Dataset, file: File, big_endian: bool) -> np.ndarray:
     dtype = np.dtype(f"{'>' if big_endian else '<'}{'i' if signed else 'u'}{bits // 8}")
     content = dataset.get("PixelData")
     wanted = file.size[0] * file.size[1] * file.frames * dtype.itemsize
-    if content is None or len(content) < wanted:
+    if content is None:
+        raise SAMMixError(f"{file.path}: the file holds no integer pixels, as those of a CT are; take it out")
+    if len(content) < wanted:
         raise SAMMixError(
-            f"{file.path}: the file is {DAMAGED}: {len(content or b'')} of {wanted} bytes of pixels; copy it again"
+            f"{file.path}: the file is {DAMAGED}: {len(content)} of {wanted} bytes of pixels; copy it again"
         )
     stored = np.frombuffer(content[:wanted], dtype).astype(dtype.newbyteorder("="))
     used = int(dataset.get("BitsStored") or bits)

@@ -16,14 +16,19 @@ from SAMMixLib.imaging.dicom import DIRECTORY, is_dicom, read_series
 from SAMMixLib.imaging.grid import AxialGrid
 from SAMMixLib.imaging.hounsfield import in_hu
 from SAMMixLib.imaging.itk import image_like, name_for_itk, printable, quiet_itk, reason
-from SAMMixLib.imaging.nifti import MAX_VOXELS, check_axes, read_nifti
+from SAMMixLib.imaging.nifti import MAX_VOXELS, VOXEL_MM, check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
+HEADER_BYTES = 1 << 14
 METAIMAGE_AXES = tuple(b"%d" % n for n in range(1, 11))
 METAIMAGE_BYTES = {
     b"MET_CHAR": 1, b"MET_UCHAR": 1, b"MET_SHORT": 2, b"MET_USHORT": 2, b"MET_INT": 4, b"MET_UINT": 4,
     b"MET_FLOAT": 4, b"MET_DOUBLE": 8, b"MET_LONG_LONG": 8, b"MET_ULONG_LONG": 8,
 }  # fmt: skip
+SPACING = re.compile(rb"^\s*(spacings|space directions|ElementS(pacing|ize))\s*[:=]", re.MULTILINE | re.IGNORECASE)
+ORIENTATION = re.compile(
+    rb"^\s*(space:\s*(left|right|[LR][AP]S)|(TransformMatrix|Orientation|Rotation)\s*=)", re.MULTILINE | re.IGNORECASE
+)
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -127,6 +132,10 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     image, warnings = read_series(path, series) if dicom else read_image(path)
     if "Segment0_ID" in image.GetMetaDataKeys():
         raise SAMMixError(f"{path}: a .seg.nrrd is a segmentation, not a CT")
+    low, high = VOXEL_MM
+    if not all(low <= step <= high for step in image.GetSpacing()):
+        steps = " x ".join(f"{step:g}" for step in image.GetSpacing())
+        warnings.append(f"{path}: no CT has voxels of {steps} mm; check the unit of its header")
     image, more = in_hu(path, image)
     return Volume(image, path, tuple(map(printable, warnings + more)))
 
@@ -144,8 +153,10 @@ def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
         raise SAMMixError(f"{path}: the file is empty")
     if suffix.startswith(".nii"):
         return read_nifti(path)
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
     if suffix in (".mha", ".mhd"):
-        _check_metaimage(path)
+        _check_metaimage(path, header)
     with name_for_itk(path) as name, quiet_itk():
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)
@@ -157,15 +168,23 @@ def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
         if reader.GetPixelID() == sitk.sitkFloat64:
             reader.SetOutputPixelType(sitk.sitkFloat32)
         try:
-            return reader.Execute(), []
+            return reader.Execute(), _left_open(path, header)
         except RuntimeError as error:
             raise SAMMixError(f"{path}: the voxels cannot be read: {reason(error)}") from None
 
 
-def _check_metaimage(path: Path) -> None:
+def _left_open(path: Path, header: bytes) -> list[str]:
+    """What the text header of an NRRD or MetaImage file does not say, for which ITK takes 1 mm and upright axes."""
+    text, doubts = header.partition(b"\n\n")[0] if header.startswith(b"NRRD") else header, []
+    if not SPACING.search(text):
+        doubts.append(f"{path}: the header gives no voxel spacing; 1 mm counts, and no volume in ml means anything")
+    if not ORIENTATION.search(text):
+        doubts.append(f"{path}: the header gives no orientation; check left and right")
+    return doubts
+
+
+def _check_metaimage(path: Path, header: bytes) -> None:
     """Refuse what ITK's reader ends the process for (axes beyond all bounds), or fills in silence (cut off voxels)."""
-    with path.open("rb") as stream:
-        header = stream.read(1 << 14)
     fields = dict(re.findall(rb"^\s*(\w+)\s*=[ \t]*([^\r\n]*?)\s*$", header, re.MULTILINE))
     axes, numbers = fields.get(b"NDims", b""), fields.get(b"DimSize", b"").split()
     whole = all(len(number) < 20 and number.isdigit() and 0 < int(number) <= MAX_VOXELS for number in numbers)

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import atomic
+from SAMMixLib.files import atomic, check_apart
 from SAMMixLib.imaging.grid import SAME_VOXEL, AxialGrid
 from SAMMixLib.imaging.itk import image_like, quiet_itk, takes_name
 from SAMMixLib.imaging.nifti import OURS, read_nifti, write_nifti
@@ -65,8 +65,7 @@ def check_replaceable(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     _check_name(path)
     if there is not None:
         _check_there(path, there)
-    for source in map(Path, inputs):
-        _check_no_input(path, source)
+    check_apart(path, inputs)
     if not path.parent.is_dir():
         raise SAMMixError(f"{path}: the folder {path.parent} does not exist; make it first")
     try:
@@ -97,18 +96,6 @@ def _check_there(path: Path, there: os.stat_result) -> None:
         raise SAMMixError(f"{path}: is write-protected; choose another name")
 
 
-def _check_no_input(path: Path, source: Path) -> None:
-    """Compare by identity: links, hard links, and another case on a disk that is blind to it are the same file."""
-    if not source.exists():
-        return
-    if path.exists() and os.path.samefile(path, source):
-        raise SAMMixError(f"{path}: is the input itself; choose another name for the output")
-    if source.is_dir() and path.exists():
-        for folder in path.resolve().parents:
-            if os.path.samefile(folder, source):
-                raise SAMMixError(f"{path}: is a file of the input folder {source}; choose another place")
-
-
 def check_output_folder(folder: Path, inputs: Iterable[str | Path] = ()) -> None:
     """Make sure that files can be written into ``folder``, made if need be, and that it is none that is read.
 
@@ -119,9 +106,7 @@ def check_output_folder(folder: Path, inputs: Iterable[str | Path] = ()) -> None
         raise SAMMixError(f"{folder}: its parent folder does not exist; make it first or choose another place")
     if os.path.lexists(folder) and not folder.is_dir():
         raise SAMMixError(f"{folder}: is a file; choose a folder")
-    for source in map(Path, inputs):
-        if folder.exists() and source.is_dir() and os.path.samefile(folder, source):
-            raise SAMMixError(f"{folder}: is the input folder itself; choose another place")
+    check_apart(folder, inputs)
     try:
         _check_name(folder)
         with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):

@@ -224,12 +224,16 @@ def blend(model: SAMMix, parent: SAMMix, share: float) -> None:
 def _own(run: Path, plan: dict) -> None:
     """Make the run folder, or find that it is this very training's."""
     path = run / PLAN
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != plan:
-            raise SAMMixError(f"{run}: belongs to another training set, model, preset or seed; choose another folder")
-        return
     try:
+        if path.is_file():
+            if path.read_text(encoding="utf-8") != json.dumps(plan) + "\n":
+                raise SAMMixError(
+                    f"{run}: belongs to another training set, model, preset or seed; choose another folder"
+                )
+            return
         run.mkdir(parents=True, exist_ok=True)
+        if any(run.iterdir()):
+            raise SAMMixError(f"{run}: holds something else than a fine-tuning; choose a new folder")
         write_text(path, json.dumps(plan) + "\n")
     except OSError as error:
         raise SAMMixError(f"{run}: cannot be written ({error.strerror}); choose another folder") from None

@@ -61,13 +61,23 @@ def test_no_command_replaces_its_input_or_what_is_not_ours(ct, tmp_path):
     folder.mkdir()
     np.savez(folder / "a.npz", image=np.zeros((2, 8, 8), np.uint8), mask=np.zeros((2, 8, 8), np.uint8), slice=[0, 1])
     report, demo, scores = (tmp_path / name for name in ("report", "demo", "scores"))
-    for where, name in ((report, "report.html"), (demo, "phantom_ct.nii.gz"), (scores, "evaluation.json")):
+    cohort, tables, run = (tmp_path / name for name in ("cohort", "tables", "run"))
+    for where, name in (
+        (report, "report.html"),
+        (demo, "phantom_ct.nii.gz"),
+        (scores, "evaluation.json"),
+        (cohort, "results.csv"),
+        (tables, "table1.md"),
+        (run, "log.jsonl"),
+    ):
         where.mkdir()
         (where / name).write_text("somebody's own")
     (tmp_path / "model.zip").write_text("somebody's own")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "notes.txt").write_text("somebody's own")
-    new = tmp_path / "new.nrrd"
+    new, long = tmp_path / "new.nrrd", tmp_path / ("n" * 300)
+    (tmp_path / "scans.csv").write_text(f"path\n{scan}\n")
+    (cohort / "left_out.csv").write_text(f"path,reason\n{scan},none\n")  # as ours would be, and to be read
     cases = {
         "is the input itself": ["segment", scan, "-o", scan],
         "the input itself": ["segment", scan, "-o", scan, "--overwrite"],
@@ -80,6 +90,15 @@ def test_no_command_replaces_its_input_or_what_is_not_ours(ct, tmp_path):
         "scan.nii.gz": ["collect", scan, "--slices", "1", "--set", scan],
         "set: ": ["collect", scan, "--slices", "1", "--set", tmp_path / "set"],
         "model.zip: is there and no exported model": ["models", "export", "starter", tmp_path / "model.zip"],
+        "results.csv: is there and not written by SAMMix": ["cohort", tmp_path / "scans.csv", "-o", cohort],
+        "left_out.csv: is the input itself": ["cohort", cohort / "left_out.csv", "-o", cohort, "--overwrite"],
+        "table1.md: is there and not written by SAMMix": ["experiment", "-o", tables],
+        "exists already": ["train", "--data", folder, "-o", run],
+        "too long": ["segment", scan, "-o", f"{long}.nrrd"],
+        "name is too long": ["segment", scan, "-o", new, "--report", long],
+        "(File name too long)": ["demo", "-o", long],
+        "nn: the name is too long": ["evaluate", "--data", folder, "-o", long],
+        ".zip: the name is too long": ["models", "export", "starter", f"{long}.zip"],
     }
     for words, line in zip(cases, refused(list(cases.values()), tmp_path), strict=True):
         assert words in line

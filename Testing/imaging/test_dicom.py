@@ -375,3 +375,53 @@ def test_bits_above_the_stored_ones_do_not_count(tmp_path, stored, signed):
     modern(tmp_path, PixelData=lambda n: pixels[n].tobytes(), BitsStored=stored, HighBit=stored - 1,
            PixelRepresentation=signed, RescaleIntercept=0 if signed else -1024)  # fmt: skip
     assert reads_as_hu(tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "a colour picture is not a CT"),
+        ({"PixelSpacing": lambda n: [0.5, 0.75] if n < 3 else [1, 1]}, "slices of different pixel spacing"),
+        (
+            {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [1, 0, 0, 0, 0, -1]},
+            "different orientation",
+        ),
+        ({"ImagePositionPatient": lambda n: [0, n, 3 * n]}, "(gantry tilt)"),
+        ({"ImagePositionPatient": lambda n: [0, 0, 3 * n + 3 * (n > 2)]}, "1 slice(s) missing at a distance of 3 mm"),
+        ({"ImagePositionPatient": lambda n: [0, 0, 3 * n if n < 3 else 6 * n]}, "the slices lie 3 to 12 mm apart"),
+        ({"ImagePositionPatient": [0, 0, 0]}, "different images at one position"),
+        ({"Modality": "PT"}, "the modality is PT, not CT"),
+        ({"PixelSpacing": None}, "the pixel spacing is missing"),
+    ],
+)
+def test_series_that_are_no_volume(tmp_path, changes, why):
+    assert why in refusal(modern(tmp_path, **changes))
+
+
+def test_a_scout_and_a_picture_of_the_same_series_are_left_out(tmp_path):
+    modern(tmp_path)
+    modern(tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImagePositionPatient=[0, 0, 0])
+    modern(tmp_path / "capture", SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    assert reads_as_hu(tmp_path) == ()
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    slopes = [1 + n / 8 for n in range(len(HU))]
+    rows = [
+        np.rint((pixels.astype(int) + 1024) / slope).astype("<u2") for pixels, slope in zip(HU, slopes, strict=True)
+    ]
+    modern(tmp_path, RescaleSlope=lambda n: slopes[n], PixelData=lambda n: rows[n].tobytes())
+    assert np.abs(voxels(tmp_path) - HU).max() <= max(slopes) / 2
+
+
+@pytest.mark.parametrize("slope", [0, None])
+def test_a_slope_of_zero_says_nothing(tmp_path, slope):
+    assert reads_as_hu(modern(tmp_path, RescaleSlope=slope)) == ()
+
+
+def test_a_file_without_integer_pixels_is_not_called_damaged(tmp_path):
+    modern(tmp_path, PixelData=None)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-12])  # the empty element, too
+    message = refusal(tmp_path)
+    assert "0.dcm: the file holds no integer pixels" in message and "damaged" not in message
