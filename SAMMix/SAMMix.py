@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 from typing import Annotated
 
+import qt
 import slicer
 import vtk
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -58,7 +59,8 @@ class SAMMixParameters:
     heatMap: bool = True
     legend: bool = True
     box: bool = True
-    opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.4
+    show3D: bool = True
+    opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.25
     threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.3
 
 
@@ -71,6 +73,8 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = SAMMixLogic()
+        from SAMMixLib.module.widgets.correct_tab import CorrectTab
+        from SAMMixLib.module.widgets.desk import Desk
         from SAMMixLib.module.widgets.models_tab import ModelsTab
         from SAMMixLib.module.widgets.segment_tab import SegmentTab
         from SAMMixLib.module.widgets.train_tab import TrainTab
@@ -79,13 +83,12 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         session = self.logic.newSession(self.ask)
-        self.segmentTab = SegmentTab(self.ui, session, self.install)
-        self.modelsTab = ModelsTab(self.ui, session.settings, self.segmentTab, self.install)
         collector, training = self.logic.newTraining(self.ask, session.settings)
-        self.trainTab = TrainTab(
-            self.ui, self.segmentTab, collector, training, self.installForTraining, self.modelsTab.refresh
-        )
-        self.modelsTab.refreshed = self.trainTab.refreshModels
+        self.desk = Desk(self.ui.segmentEditor, session, self.choose)
+        self.segmentTab = SegmentTab(self.ui, self.desk, self.install)
+        self.correctTab = CorrectTab(self.ui, self.desk)
+        self.trainTab = TrainTab(self.ui, self.desk, collector, training, self.installForTraining)
+        self.modelsTab = ModelsTab(self.ui, self.desk, self.install)
         self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.segmentEditor.setMRMLScene(slicer.mrmlScene)
@@ -94,33 +97,35 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
 
     def enter(self):
         self.initializeParameters()
         self.modelsTab.refresh()
         self.trainTab.enter()
-        self.segmentTab.enter(warmUp=not self.logic.missing())
+        self.desk.enter(warmUp=not self.logic.missing())
 
     def exit(self):
-        self.segmentTab.exit()
+        self.correctTab.close()
+        self.desk.exit()
         self.disconnectParameters()
 
     def cleanup(self):
         from SAMMixLib.module.scene.hygiene import removeHelpers
 
-        self.segmentTab.exit()
-        self.segmentTab.close()
+        self.correctTab.close()
+        self.desk.exit()
+        self.desk.close()
         self.trainTab.close()
-        self.modelsTab.close()
         self.disconnectParameters()
         self.removeObservers()
         removeHelpers()
 
     def onSceneStartClose(self, caller=None, event=None):
-        self.segmentTab.session.forget()
+        self.desk.session.forget()
         self.disconnectParameters()
-        self.segmentTab.setParameters(None)
+        self.desk.setParameters(None)
 
     def onSceneChanged(self, caller=None, event=None):
         if self.parent.isEntered:
@@ -128,10 +133,16 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.segmentEditor.updateWidgetFromMRML()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAdded(self, scene, event, node):
+        if node.IsA("vtkMRMLScalarVolumeNode") and self.parent.isEntered and not scene.IsImporting():
+            self.desk.volumeAdded()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, scene, event, node):
         from SAMMixLib.module.scene.hygiene import removeHelpers
 
         if node.IsA("vtkMRMLScalarVolumeNode") and not scene.IsClosing():
+            self.desk.volumeRemoved(node)
             removeHelpers(node)
 
     def initializeParameters(self):
@@ -146,7 +157,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters = parameters
         self.parametersTag = parameters.connectGui(self.ui)
         self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.onParameters)
-        self.segmentTab.setParameters(parameters)
+        self.desk.setParameters(parameters)
 
     def disconnectParameters(self):
         if self.parameters:
@@ -155,10 +166,21 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters = None
 
     def onParameters(self, caller=None, event=None):
-        self.segmentTab.onParameters()
+        self.desk.onParameters()
 
     def ask(self, question):
         return slicer.util.confirmYesNoDisplay(question, _("SAMMix"))
+
+    def choose(self, question):
+        """Put a ``texts.Question`` to the user; closing the window is its last choice."""
+        box = qt.QMessageBox(slicer.util.mainWindow())
+        box.windowTitle, box.text = _("SAMMix"), question.text
+        buttons = [box.addButton(choice, qt.QMessageBox.ActionRole) for choice in question.choices]
+        box.setDefaultButton(buttons[0])
+        box.setEscapeButton(buttons[-1])
+        box.exec_()
+        return next((each for each, button in zip(question.choices, buttons, strict=True)
+                     if box.clickedButton() == button), question.choices[-1])  # fmt: skip
 
     def install(self):
         """Whether the worker has what it needs; asks before anything is downloaded."""

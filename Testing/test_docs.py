@@ -44,7 +44,6 @@ MANY_PARAMETERS = {
     "SAMMixLib/evaluation/evaluate.py:evaluate_slices": "what a score must name: data, prompt source, seed",
     "SAMMixLib/evaluation/evaluate.py:evaluate_volumes": "what a score must name: data, prompt source, seed",
     "SAMMixLib/module/scene/segments.py:writeSegment": "a mask, its two nodes, and what limits the writing",
-    "SAMMixLib/module/widgets/train_tab.py:TrainTab.__init__": "the collaborators that the widget hands in",
     "SAMMixLib/networks/classifiers/resnet38.py:BasicBlock.__init__": "the measures of a layer, as torch's have them",
     "SAMMixLib/networks/classifiers/resnet38.py:stage": "the columns of the architecture's table",
     "SAMMixLib/networks/lora.py:fold_lora": "an adapter and the entries of its config",
@@ -60,7 +59,6 @@ LONG_CLASSES = {
     "SAMMixLib/data/training_set.py:TrainingSet": "the verbs of one journal on disk, a third of it their contracts",
     "SAMMixLib/inference/scan.py:Scan": "one scan before one model, with the evidence that its corrections start from",
     "SAMMixLib/module/session/session.py:Session": "one state machine: start, load, run, import, cancel",
-    "SAMMixLib/module/widgets/train_tab.py:TrainTab": "a method for each control of the tab",
 }
 
 

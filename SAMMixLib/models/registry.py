@@ -14,6 +14,14 @@ from SAMMixLib.models.card import CARD, FILES, Bundle, open_bundle, verify_bundl
 from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
 
+class NameTaken(SAMMixError):
+    """A model of this name exists."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name}: a model of this name exists; give another with --name, or remove it first")
+        self.name = name
+
+
 def find_model(name: str | Path) -> Path:
     """The folder of a bundle, by its name or by its path.
 
@@ -90,7 +98,7 @@ def _free_place(name: str) -> Path:
     if target.parent != models_folder() or target.name != name or name.startswith("."):
         raise SAMMixError(f"{name!r}: not a usable model name; give another with --name")
     if target.exists() or name == STARTER:
-        raise SAMMixError(f"{name}: a model of this name exists; give another with --name, or remove it first")
+        raise NameTaken(name)
     return target
 
 

@@ -25,6 +25,7 @@ class Findings:
     slice_mm: float
     review: list[int]  # worst first
     device: str
+    warnings: list[str] = field(default_factory=list)
     corrected: set[int] = field(default_factory=set)
 
     @classmethod
@@ -41,7 +42,18 @@ class Findings:
             slice_mm=slice_mm,
             review=[int(k) for k in message["review"]],
             device=message["device"],
+            warnings=list(message.get("warnings", [])),
         )
+
+    @classmethod
+    def measured(cls, slices_total: int, length_mm: float) -> Findings:
+        """Of a segment that no model made in this sitting: what can be measured, and nothing else."""
+        return cls(slices_total, None, {}, {}, {}, {}, length_mm / slices_total, [], "")
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model's figures are known, and not only what was measured."""
+        return bool(self.p_liver)
 
     def correct(self, message: dict[str, Any]) -> None:
         """Take over the worker's answer to ``resegment``."""
@@ -69,6 +81,11 @@ class Findings:
     def slice_range(self) -> tuple[int, int] | None:
         ks = [k for k, area in self.area_mm2.items() if area > 0]
         return (min(ks), max(ks)) if ks else None
+
+    @property
+    def largest(self) -> int | None:
+        """The slice with the largest cross-section; None where there is nothing."""
+        return max(self.area_mm2, key=self.area_mm2.__getitem__) if self.slice_range else None
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """p(liver) and area in mm2 of every slice, float [k]; NaN where nothing was looked at."""

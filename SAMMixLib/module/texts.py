@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from SAMMixLib.module.case_state import Findings
+
+KEEP, REPLACE, CANCEL = "Keep mine", "Replace", "Cancel"
+NEW_SEGMENTATION, LEAVE_OUT, LABEL = "New segmentation", "Leave them out", "Label them"
+NO_VOLUME = "Load a CT, or try Sample Data."
+HASH = re.compile(r"-[0-9a-f]{8}$")  # that a training set puts behind a scan's name
+
+
+@dataclass(frozen=True)
+class Question:
+    """Text and the buttons that answer it; the last one is what closing the window means."""
+
+    text: str
+    choices: tuple[str, ...]
 
 
 def duration(seconds: float) -> str:
@@ -29,6 +44,16 @@ def slices(ks: Iterable[int]) -> str:
     return ("slice " if len(runs) == 1 and len(runs[0]) == 1 else "slices ") + ", ".join(parts)
 
 
+def dice(value: float) -> str:
+    """Dice as it is written everywhere: in curves, verdicts and tables."""
+    return f"{value:.3f}"
+
+
+def scan_name(patient: str) -> str:
+    """A scan's own name, without what a training set adds to tell scans of one name apart."""
+    return HASH.sub("", patient)
+
+
 def result_line(findings: Findings) -> str:
     if findings.slice_range is None:
         return "No liver found."
@@ -40,18 +65,22 @@ def result_line(findings: Findings) -> str:
 
 def slice_line(findings: Findings, k: int) -> str:
     """What is known of one slice."""
-    if k not in findings.p_liver:
-        return f"Slice {k}: not looked at"
-    parts = [f"Slice {k}: p(liver) {findings.p_liver[k]:.2f}"]
+    parts = []
+    if k in findings.p_liver:
+        parts.append(f"liver probability {100 * findings.p_liver[k]:.0f} %")
     if findings.predicted_iou.get(k):
-        parts.append(f"predicted IoU {findings.predicted_iou[k]:.2f}")
+        parts.append(f"the model's own confidence {100 * findings.predicted_iou[k]:.0f} %")
     if findings.area_mm2.get(k):
         parts.append(f"{findings.area_mm2[k] / 100:.0f} cm\u00b2")
     if k in findings.corrected:
         parts.append("corrected")
     elif k in findings.review:
         parts.append("please review")
-    return ", ".join(parts)
+    return f"Slice {k}: {', '.join(parts) or 'no liver'}"
+
+
+def removed(volume: str) -> str:
+    return f"{volume} was removed from the scene, so its run was cancelled."
 
 
 def keep_question(ks: list[int]) -> str:
@@ -65,10 +94,16 @@ def replace_question(ks: list[int]) -> str:
     return f"You edited {slices(ks)} by hand. Replace your edit by a new segmentation from the box?"
 
 
-def foreign_question(segmentation: str, volume: str, other: str) -> str:
-    """Before a scan's liver is written into the segmentation of another scan."""
-    whose = f"was made on {other}" if other else "was made on another scan"
-    return (
-        f"{segmentation} {whose}.\n\nWrite the liver of {volume} into it all the same? "
-        "No leaves it as it is: choose another segmentation, or create a new one."
+def foreign_question(owner: str) -> Question:
+    return Question(
+        f"The chosen segmentation belongs to another scan: {owner}.\n\n"
+        "Put the liver of this scan into a new segmentation, or replace what is there?",
+        (NEW_SEGMENTATION, REPLACE, CANCEL),
+    )
+
+
+def without_question(ks: list[int], structure: str) -> Question:
+    return Question(
+        f"Your segment shows the {structure} in {slices(ks)}, too.\n\nLabel these as slices without {structure}?",
+        (LEAVE_OUT, LABEL, CANCEL),
     )

@@ -1,4 +1,4 @@
-"""One CT with its liver segmentation, and all that is drawn over them: the scene as a session and a widget see it.
+"""One CT with its liver segmentation: the scene as a session sees it.
 
 It is the ``Case`` of ``SAMMixLib.module.protocols``. Work that would make the windows stutter comes in steps.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
-from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.drawing import CaseDrawing, Overlays
 from SAMMixLib.module.scene.edits import editedSlices, rememberResult, stamp, version
 from SAMMixLib.module.scene.geometry import ijkToRas, stackToRas, toStack
-from SAMMixLib.module.scene.hygiene import helper
-from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview
+from SAMMixLib.module.scene.navigate import currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.module.scene.observe import Watch
-from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
 from SAMMixLib.module.scene.segments import (
     LABELMAP,
     bounds,
@@ -33,19 +30,7 @@ from SAMMixLib.module.scene.volume import checkVolume, exportVolume, importMask,
 from SAMMixLib.structure import LIVER, Structure
 
 if TYPE_CHECKING:
-    from SAMMixLib.module.case_state import Box, Findings
-
-FILL = 0.15  # of a new segment in slices: its outline tells, and the heat map shows through
-
-
-class Overlays(Protocol):
-    """What is to be drawn; the module's parameter node is one."""
-
-    heatMap: bool
-    legend: bool
-    opacity: float
-    threshold: float
-    box: bool
+    from SAMMixLib.module.case_state import Findings
 
 
 class Case:
@@ -58,6 +43,7 @@ class Case:
 
     Attributes:
         structure: which segment is meant; the session sets what its model segments.
+        drawing: what is drawn over it; None without overlays.
     """
 
     def __init__(
@@ -70,19 +56,25 @@ class Case:
     ):
         self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
         self.structure = LIVER
-        self._overlays, self._saveStateForUndo = overlays, saveStateForUndo
+        self.drawing = CaseDrawing(volumeNode, overlays) if overlays is not None else None
+        self._saveStateForUndo = saveStateForUndo
         self._checked: tuple = ()
         self._areas: tuple = ()  # of which voxels, and mm2 by slice
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
-        self._boxWatch: Watch | None = None
 
     # What a session asks
 
     @property
-    def key(self) -> str:
+    def scan(self) -> str:
+        """Tells scans apart, and changes with the voxels."""
         image = self.volumeNode.GetImageData()
         scalars = image and image.GetPointData().GetScalars()
         return f"{self.volumeNode.GetID()} {scalars.GetMTime() if scalars else 0}"
+
+    @property
+    def key(self) -> str:
+        """The scan and the segmentation: what was found belongs to the pair."""
+        return f"{self.scan} {self.segmentationNode.GetID() if self._inScene() else ''}"
 
     @property
     def present(self) -> bool:
@@ -91,7 +83,7 @@ class Case:
 
     def check(self) -> tuple[bool, str, list[str]]:
         """As ``checkVolume``, which looks at every voxel: done again only when voxels or grid have changed."""
-        seen = (self.key, self.volumeNode.GetName(), ijkToRas(self.volumeNode).tobytes())
+        seen = (self.scan, self.volumeNode.GetName(), ijkToRas(self.volumeNode).tobytes())
         if self._checked[:1] != (seen,):
             self._checked = (seen, checkVolume(self.volumeNode))
         return self._checked[1]
@@ -106,12 +98,11 @@ class Case:
 
     def has_segment(self, structure: Structure | None = None) -> bool:
         """Whether there is a segment of the structure; of the case's own by default."""
-        segmentation = self.segmentationNode
-        return segmentation is not None and findSegment(segmentation, structure or self.structure) is not None
+        return self._inScene() and findSegment(self.segmentationNode, structure or self.structure) is not None
 
     def edited_slices(self) -> list[int]:
         """Slices that are not as the last result left them, corrections by box included."""
-        if self.segmentationNode is None:
+        if not self._inScene():
             return []
         return editedSlices(self.segmentationNode, self.volumeNode, self.structure)
 
@@ -161,7 +152,7 @@ class Case:
     @property
     def version(self) -> str:
         """Tells the states of the segment apart that writes made; undo and redo bring one back."""
-        return version(self.segmentationNode, self.structure) if self.segmentationNode else ""
+        return version(self.segmentationNode, self.structure) if self._inScene() else ""
 
     def areas(self) -> list[float]:
         """mm2 of the segment in each slice, counted anew only when its voxels have changed."""
@@ -183,44 +174,10 @@ class Case:
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""
-        if self._overlays is None:
-            return
-        if findings.cam is not None:
-            loadCam(findings.cam, self.volumeNode)
-            yield
-        self.drawChart(findings)
-        yield
-        self.draw(findings)
+        if self.drawing is not None:
+            yield from self.drawing.take(findings)
 
     # What the widget asks
-
-    def draw(self, findings: Findings | None) -> None:
-        """Bring heat map and box into line with the overlays that the user wants and the slice that is looked at."""
-        if self.volumeNode.GetScene() is None:
-            return
-        cam = helper(self.volumeNode, "cam")
-        if cam is not None:
-            setThreshold(cam, self._overlays.threshold)
-            if self._overlays.heatMap:
-                showCam(cam, self._overlays.opacity)
-                legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam)
-                legend.SetVisibility(self._overlays.legend)
-            else:
-                hideCam(cam)
-        if findings is not None:
-            k = self.current_slice()
-            boxes = findings.boxes.get(k, []) if self._overlays.box else []
-            showBox(boxNode(self.volumeNode), self.volumeNode, k, boxes[0] if boxes else None)
-
-    def drawChart(self, findings: Findings) -> None:
-        p, area = findings.curves()
-        showChart(self.volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
-
-    def bringIntoView(self) -> None:
-        """Show the volume in the slice views, where the red one does not show it already."""
-        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
-        if red is not None and red.GetBackgroundVolumeID() != self.volumeNode.GetID():
-            slicer.util.setSliceViewerLayers(background=self.volumeNode, fit=True)
 
     def watchSegment(self, callback: Callable[[], None]) -> Watch:
         """Call back whenever the voxels of the segmentation may have changed."""
@@ -230,32 +187,6 @@ class Case:
             slicer.vtkSegmentation.SegmentRemoved,
         )
         return Watch(self.segmentationNode.GetSegmentation(), events, lambda _: callback())
-
-    def hide(self) -> None:
-        """Take heat map and box from the views; the user's own foreground comes back."""
-        self.editBox(None)
-        if (cam := helper(self.volumeNode, "cam")) is not None:
-            hideCam(cam)
-        if (box := helper(self.volumeNode, "box")) is not None:
-            box.GetDisplayNode().SetVisibility(False)
-
-    def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
-        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it.
-
-        The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
-        """
-        if self._boxWatch is not None:
-            self._boxWatch.stop()
-            self._boxWatch = None
-        box = boxNode(self.volumeNode) if dragged else helper(self.volumeNode, "box")
-        if box is not None:
-            setEditable(box, dragged is not None)
-        if dragged is not None:
-            alignView(self.volumeNode)
-            self._boxWatch = watchBox(box, self.volumeNode, dragged)
-
-    def chartNode(self):
-        return helper(self.volumeNode, "chart")
 
     def jump(self, k: int) -> None:
         """Go to a slice; one beyond the stack means its end."""
@@ -272,9 +203,8 @@ class Case:
 
     def _store(self, array: np.ndarray, slices: list[int] | None) -> Generator[None, None, bool]:
         """Write an array of the volume's grid; a segmentation is made where there is none."""
-        if self.segmentationNode is None or self.segmentationNode.GetScene() is None:
+        if not self._inScene():
             self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
-            self.segmentationNode.GetDisplayNode().SetOpacity2DFill(FILL)
         else:
             self._saveStateForUndo()
         yield
@@ -285,10 +215,13 @@ class Case:
     def _voxels(self) -> tuple:
         """Tells states of the segment's voxels apart; empty where there is no segment."""
         segmentation = self.segmentationNode
-        if segmentation is None or (segmentId := findSegment(segmentation, self.structure)) is None:
+        if not self._inScene() or (segmentId := findSegment(segmentation, self.structure)) is None:
             return ()
         image = segmentation.GetSegmentation().GetSegment(segmentId).GetRepresentation(LABELMAP)
-        return (segmentation.GetID(), segmentId, image.GetMTime() if image else 0, self.key)
+        return (segmentation.GetID(), segmentId, image.GetMTime() if image else 0, self.scan)
+
+    def _inScene(self) -> bool:
+        return self.segmentationNode is not None and self.segmentationNode.GetScene() is not None
 
     def _segment(self) -> np.ndarray:
         return toStack(readSegment(self.segmentationNode, self.volumeNode, self.structure), self.volumeNode)

@@ -1,4 +1,4 @@
-"""p(liver) and liver area along z as Slicer plots: a table, its series, a chart. The x axis is the slice number k."""
+"""Liver probability and area along z as a Slicer plot: a table, its series, a chart. The x axis is the slice k."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 from SAMMixLib.module.scene.hygiene import adopt, helper
 from SAMMixLib.module.scene.observe import Watch
 
-SLICE, P_LIVER, AREA, RELATIVE = "slice", "p(liver)", "area (cm2)", "area / largest"
+SLICE, P_LIVER, AREA, RELATIVE, REVIEW = "slice", "liver probability", "area (cm2)", "area / largest", "to review"
+OUT_OF_SIGHT = -1.0  # below the axis, where the chart clips the points of slices that need no review
+BLUE, ORANGE, RED = (0.12, 0.47, 0.71), (0.87, 0.51, 0.40), (0.84, 0.15, 0.16)
 
 
 def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], review: Sequence[int] = ()):
-    """Make the volume's chart node, or bring it up to date.
+    """Make the volume's chart node, or bring it up to date; None for a single slice, which is no curve.
 
     Args:
         p_liver: one value for each slice of the axial stack.
@@ -23,11 +26,13 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         review: the slices k of low confidence, marked by points on p(liver).
     """
     p_liver, area = np.asarray(p_liver, np.float32), np.asarray(area_mm2, np.float32) / 100
-    k = np.arange(len(p_liver), dtype=np.int32)
+    if len(p_liver) < 2:  # of one point VTK draws no curve, and says so at each attempt
+        return None
+    marked = np.full_like(p_liver, OUT_OF_SIGHT)
+    marked[list(review)] = p_liver[list(review)]
     relative = area / area.max() if area.any() else area
-    marked = np.array(sorted(review), np.int32)
-    whole = _table(volumeNode, "table", {SLICE: k, P_LIVER: p_liver, AREA: area, RELATIVE: relative})
-    points = _table(volumeNode, "review table", {SLICE: marked, P_LIVER: p_liver[marked]})
+    table = _table(volumeNode, {SLICE: np.arange(len(area), dtype=np.int32), P_LIVER: p_liver, AREA: area,
+                                RELATIVE: relative, REVIEW: marked})  # fmt: skip
 
     chart = helper(volumeNode, "chart")
     if chart is None:
@@ -38,9 +43,9 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         chart.SetXAxisTitle("slice")
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0.0, 1.05)
-        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, P_LIVER, whole, P_LIVER, (0.12, 0.47, 0.71)).GetID())
-        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, RELATIVE, whole, RELATIVE, (0.87, 0.51, 0.40)).GetID())
-        chart.AddAndObservePlotSeriesNodeID(_points(volumeNode, points).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, P_LIVER, table, BLUE).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, RELATIVE, table, ORANGE).GetID())
+        chart.AddAndObservePlotSeriesNodeID(_points(volumeNode, table).GetID())
         adopt(chart, volumeNode, "chart")
     helper(volumeNode, RELATIVE).SetName(f"area / {area.max(initial=0):.0f} cm2")
     return chart
@@ -79,30 +84,38 @@ def sliceAt(chart, x: float, y: float) -> int | None:
     return round(bottom.GetMinimum() + (x - first) / (last - first) * (bottom.GetMaximum() - bottom.GetMinimum()))
 
 
-def _table(volumeNode, role: str, columns: dict[str, np.ndarray]):
-    node = helper(volumeNode, role)
+def _table(volumeNode, columns: dict[str, np.ndarray]):
+    """The volume's table node; its columns are exchanged at once, so that no plot sees a table without them."""
+    node = helper(volumeNode, "table")
     if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{volumeNode.GetName()} {role}")
-        adopt(node, volumeNode, role)
-    slicer.util.updateTableFromArray(node, list(columns.values()), list(columns))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{volumeNode.GetName()} along z")
+        adopt(node, volumeNode, "table")
+    table = vtk.vtkTable()
+    for name, values in columns.items():
+        column = numpy_to_vtk(values, deep=True)
+        column.SetName(name)
+        table.AddColumn(column)
+    node.SetAndObserveTable(table)
     return node
 
 
-def _line(volumeNode, role: str, table, column: str, color: tuple[float, float, float]):
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", column)
-    node.SetAndObserveTableNodeID(table.GetID())
+def _line(volumeNode, column: str, table, color: tuple[float, float, float]):
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotSeriesNode")
+    node.UnRegister(None)
+    node.SetName(column)
     node.SetXColumnName(SLICE)
     node.SetYColumnName(column)
     node.SetPlotType(node.PlotTypeScatter)
     node.SetMarkerStyle(node.MarkerStyleNone)
     node.SetColor(color)
-    adopt(node, volumeNode, role)
+    slicer.mrmlScene.AddNode(node)
+    node.SetAndObserveTableNodeID(table.GetID())
+    adopt(node, volumeNode, column)
     return node
 
 
 def _points(volumeNode, table):
-    node = _line(volumeNode, "review", table, P_LIVER, (0.84, 0.15, 0.16))
-    node.SetName("to review")
+    node = _line(volumeNode, REVIEW, table, RED)
     node.SetLineStyle(node.LineStyleNone)
     node.SetMarkerStyle(node.MarkerStyleCircle)
     node.SetMarkerSize(9)

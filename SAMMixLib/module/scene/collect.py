@@ -53,6 +53,13 @@ class CaseSource:
             return np.zeros((len(ks), *self._stack().shape[1:]), np.uint8)
         return toStack(readSegment(segmentation, volume, structure), volume)[list(ks)]
 
+    def drawn(self, structure: Structure) -> list[int]:
+        """The slices in which the structure's segment holds anything."""
+        segmentation, volume = self._case.segmentationNode, self._case.volumeNode
+        if segmentation is None:
+            return []
+        return np.flatnonzero(toStack(readSegment(segmentation, volume, structure), volume).any(axis=(1, 2))).tolist()
+
     def edited(self, structure: Structure) -> list[int]:
         """The slices of the structure's segment that are not as the last result left them."""
         segmentation = self._case.segmentationNode

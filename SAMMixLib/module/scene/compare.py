@@ -6,11 +6,11 @@ import numpy as np
 import slicer
 
 from SAMMixLib.module.scene.case import Case
+from SAMMixLib.module.scene.choice import MODEL
 from SAMMixLib.module.scene.geometry import toStack
 from SAMMixLib.module.scene.segments import bounds, createSegmentation, readSegment
 from SAMMixLib.module.texts import slices as slices_text
 
-MODEL = "SAMMix.model"  # node attribute: whose result it holds
 COLOR = (1.0, 0.85, 0.1)
 WORST = 3  # slices that are named
 

@@ -59,7 +59,7 @@ def removeHelpers(volumeNode=None) -> None:
     for node in helpers(volumeNode):
         giveBack(node)
         parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
-        for each in (*_displays(node), node):
+        for each in (*reversed(_displays(node)), node):  # a colour legend looks at the display before it
             slicer.mrmlScene.RemoveNode(each)
         if hierarchy.GetItemName(parent) == FOLDER and not hierarchy.GetNumberOfItemChildren(parent):
             hierarchy.RemoveItem(parent)

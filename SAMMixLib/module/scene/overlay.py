@@ -67,7 +67,7 @@ def _dress(node) -> None:
     display.SetWindowLevelMinMax(0.0, 1.0)
     setThreshold(node, 0.3)
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText("CAM")
+    legend.SetTitleText("Heat map")
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(6)
     legend.SetSize(0.09, 0.35)

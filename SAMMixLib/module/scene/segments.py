@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import slicer
@@ -17,6 +18,8 @@ from SAMMixLib.module.scene.hygiene import place
 from SAMMixLib.structure import ALTERED, LIVER, SRT, Structure
 
 LABELMAP = "Binary labelmap"
+FILL, OUTLINE = 0.1, 3  # of a new segment in slices: a light fill, and pixels of an outline that is seen through all
+COLORS = {LIVER.code: (0.2, 0.9, 0.85)}  # neither parenchyma nor heat map has this hue; others keep their own
 
 
 def createSegmentation(volumeNode, structure: Structure = LIVER):
@@ -24,10 +27,18 @@ def createSegmentation(volumeNode, structure: Structure = LIVER):
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} {structure.name}")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetOpacity2DFill(FILL)
+    node.GetDisplayNode().SetSliceIntersectionThickness(OUTLINE)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     place(node, volumeNode)
     return node
+
+
+def makeSegment(volumeNode, segmentationNode, structure: Structure) -> tuple[Any, str]:
+    """An empty segment of the structure to draw in, and its segmentation: a new one where there is none."""
+    node = segmentationNode or createSegmentation(volumeNode, structure)
+    return node, findSegment(node, structure) or _add(node, structure)
 
 
 def findSegment(segmentationNode, structure: Structure = LIVER) -> str | None:
@@ -132,8 +143,13 @@ def volumeInMl(mask: np.ndarray, volumeNode) -> float:
 
 def _filled(segmentationNode) -> list[str]:
     """The segments that hold any voxel."""
-    labelmaps = {i: _labelmap(segmentationNode, i) for i in segmentationNode.GetSegmentation().GetSegmentIDs()}
-    return [i for i, image in labelmaps.items() if image and not image.IsEmpty() and _isOn(segmentationNode, i).any()]
+    return [i for i in segmentationNode.GetSegmentation().GetSegmentIDs() if holdsVoxels(segmentationNode, i)]
+
+
+def holdsVoxels(segmentationNode, segmentId: str) -> bool:
+    """Whether there is any voxel in a segment."""
+    image = _labelmap(segmentationNode, segmentId)
+    return bool(image) and not image.IsEmpty() and bool(_isOn(segmentationNode, segmentId).any())
 
 
 def _labelmap(segmentationNode, segmentId: str):
@@ -233,7 +249,7 @@ def _editable(editor, segmentationNode, segmentId: str | None, volumeNode, grid:
 def _add(segmentationNode, structure: Structure) -> str:
     segmentation = segmentationNode.GetSegmentation()
     unique = segmentation.GenerateUniqueSegmentID(structure.name)
-    segmentId = segmentation.AddEmptySegment(unique, structure.name, structure.rgb)
+    segmentId = segmentation.AddEmptySegment(unique, structure.name, COLORS.get(structure.code, structure.rgb))
     segmentation.GetSegment(segmentId).SetTerminology(structure.terminology)
     return segmentId
 

@@ -25,13 +25,18 @@ def plotViewNode(chartNode):
 
 def firstVolume():
     """The volume that the user most likely means: what the red view shows, else the first; None without one."""
+    candidates = [shownVolume(), *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+    return next((node for node in candidates if node and isVolume(node)), None)
+
+
+def shownVolume():
+    """What the red view shows; None if that is nothing."""
     red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
-    shown = slicer.mrmlScene.GetNodeByID(red.GetBackgroundVolumeID() or "") if red else None
-    candidates = [shown, *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
-    return next((node for node in candidates if node and _isVolume(node)), None)
+    return slicer.mrmlScene.GetNodeByID(red.GetBackgroundVolumeID() or "") if red else None
 
 
-def _isVolume(node) -> bool:
+def isVolume(node) -> bool:
+    """Whether a node may be the input: a scalar volume that is not one of ours."""
     return node.GetClassName() == "vtkMRMLScalarVolumeNode" and not isHelper(node)
 
 

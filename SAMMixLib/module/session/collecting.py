@@ -116,13 +116,14 @@ class Collector:
         """Add a slice as one without the structure, whatever the segment holds there."""
         self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
 
-    def label(self, source: Source, first: int, last: int, rest: bool) -> None:
+    def label(self, source: Source, first: int, last: int, *, rest: bool, leave_out: Iterable[int] = ()) -> None:
         """Image-level labels: the structure is in slices first to last, and nowhere else if `rest` is to be labelled.
 
-        Slices that have a mask keep it.
+        Slices that have a mask keep it, and those to leave out get no label.
         """
         low, high = min(first, last), min(max(first, last), source.total - 1)
-        labels = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
+        ks = set(range(source.total) if rest else range(low, high + 1)) - set(leave_out)
+        labels = {k: low <= k <= high for k in sorted(ks)}
         self._begin(lambda: self._add(self.set, source, labels, "range"))
 
     def set_active(self, entries: Iterable[Entry], active: bool) -> None:

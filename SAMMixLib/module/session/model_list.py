@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.card import open_bundle, verify_bundle
+from SAMMixLib.models.card import Bundle, open_bundle, verify_bundle
 from SAMMixLib.models.registry import find_model, installed_models
+from SAMMixLib.module import texts
 from SAMMixLib.paths import models_folder
 
-COLUMNS = ("Model", "Size", "Labelled slices", "Validation Dice (CAM)")
+COLUMNS = ("Model", "Trained from", "Dice before", "Dice after")
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,42 @@ def _row(folder: Path) -> Row:
     try:
         bundle = open_bundle(folder)
     except SAMMixError as error:
-        return Row(folder.name, (folder.name, "", "", "damaged"), str(error), False, removable)
+        return Row(folder.name, (folder.name, "damaged", "", ""), str(error), False, removable)
     training = bundle.card["training"]
-    dice, labelled = training.get("validation_dice"), training.get("labelled_slices")
+    parent = training.get("parent") or {}
     cells = (
         folder.name if removable else bundle.name,
-        f"{bundle.bytes / 1e6:.1f} MB",
-        "" if labelled is None else f"{labelled}",
-        "" if dice is None else f"{dice:.3f}",
+        parent.get("name", ""),
+        _dice(training.get("before")),
+        _dice(training.get("after", training.get("validation_dice"))),
     )
-    parent = training.get("parent") or {}
-    return Row(
-        cells[0], cells, _details(bundle.card), True, removable, _known(parent.get("name", ""), parent.get("sha256"))
-    )
+    return Row(cells[0], cells, _details(bundle), True, removable, _known(parent.get("name", ""), parent.get("sha256")))
 
 
-def _details(card: dict) -> str:
+def _dice(value: float | None) -> str:
+    return "" if value is None else texts.dice(value)
+
+
+def _details(bundle: Bundle) -> str:
+    card = bundle.card
     provenance = "".join(f"\n\u2022 {each}" for each in card.get("provenance", []))
     training = card["training"]
     history = []
     if parent := training.get("parent"):
         history = [f"Trained from {parent['name']}" + (f" on {training['date']}" if training.get("date") else "")]
         if training.get("before") is not None:
-            history.append(f"Dice on held-out slices: {training['before']:.3f} before, {training['after']:.3f} after")
+            before, after = texts.dice(training["before"]), texts.dice(training["after"])
+            history.append(f"Dice on held-out slices: {before} before, {after} after")
         if training.get("data"):
             history.append(f"Data: {training['data']}")
-    lines = [f"Purpose: {card['purpose']}", f"Licence: {card['license']}", f"Base weights: {card['base']['name']}"]
+    if (labelled := training.get("labelled_slices")) is not None:
+        history.append(f"Labelled slices: {labelled}")
+    lines = [
+        f"Size: {bundle.bytes / 1e6:.1f} MB",
+        f"Purpose: {card['purpose']}",
+        f"Licence: {card['license']}",
+        f"Base weights: {card['base']['name']}",
+    ]
     return "\n".join([*history, *lines, *(["Trained on:"] if provenance else [])]) + provenance
 
 

@@ -25,39 +25,65 @@ Look = dict[str, dict[str, Any]]
 
 
 def look(session: Session, case: Case | None) -> Look:
-    """The panel's state. Without a case there is no volume to work on."""
-    ok, reason, warnings = case.check() if case else (False, "Choose a CT volume.", [])
-    findings = session.found.get(case.key) if case else None
+    """The tab's state. Without a case there is no volume to work on, and before a result nothing of one is shown."""
+    ok, reason, warnings = case.check() if case else (False, texts.NO_VOLUME, [])
+    findings = found(session, case)
+    there = findings is not None and findings.slice_range is not None
+    by_model = there and findings.by_model
     k = case.current_slice() if case else None
     cancel = session.busy and not session.correcting
-    can_correct = bool(case) and k is not None and not cancel and session.can_correct(case)
+    notice = reason if case and not ok else "\n".join([*warnings, *(findings.warnings if findings else [])])
     return {
-        "noticeLabel": _text("" if session.busy else reason if case and not ok else "\n".join(warnings)),
+        "startLabel": {"visible": case is None},
+        "noticeLabel": _text("" if cancel else notice),
         "segmentButton": {
             "text": "Cancelling" if session.state is State.CANCELLING else "Cancel" if cancel else "Segment Liver",
             "enabled": session.state in (State.STARTING, State.LOADING, State.RUNNING) if cancel else ok,
             "toolTip": "Stop; the scene stays as it is" if cancel else reason or "Segment the liver in this CT",
         },
         "estimateLabel": _text(_estimate(session, case) if ok and not session.busy else ""),
-        "progressBar": _progress(session),
+        "progressBar": progress_look(session),
         "resultLabel": _text(texts.result_line(findings) if findings else ""),
         "statusLabel": _text(_error(session)),
         "volumeSelector": {"enabled": not session.busy},
         "segmentationSelector": {"enabled": not session.busy},
         "modelSelector": {"enabled": not session.busy},
         "deviceSelector": {"enabled": not session.busy},
-        "unloadButton": {"enabled": session.loaded and not session.busy},
-        "chartLabel": {"text": _chart_legend(findings)},
-        "sliceLabel": {"text": texts.slice_line(findings, k) if findings and k is not None else ""},
-        "reviewButton": {
-            "text": _review_text(findings),
-            "enabled": bool(findings and findings.review),
+        "unloadButton": {
+            "enabled": session.loaded and not session.busy,
+            "text": "Free the model's memory" if session.loaded else "No model in memory",
         },
+        "resultFrame": {"visible": there},
+        "heatMapCheckBox": {"visible": by_model},
+        "boxCheckBox": {"visible": by_model},
+        "heatMapButton": {"visible": by_model},
+        "reviewButton": {
+            "visible": by_model,
+            "text": _review_text(findings),
+            "enabled": bool(by_model and findings.review),
+        },
+        "sliceLabel": _text(texts.slice_line(findings, k) if there and k is not None else ""),
+        "chartLabel": {"text": _chart_legend(findings) if there else ""},
+    }
+
+
+def correct_look(session: Session, case: Case | None) -> Look:
+    """The state of the tab Correct."""
+    k = case.current_slice() if case else None
+    running = session.busy and not session.correcting
+    can_correct = bool(case) and k is not None and not running and session.can_correct(case)
+    return {
+        "hintLabel": {"text": _error(session) or _hint(session, case)},
         "editBoxButton": {"enabled": can_correct},
         "noLiverButton": {"enabled": can_correct},
         "liverButton": {"enabled": can_correct},
-        "hintLabel": {"text": _hint(session, case)},
     }
+
+
+def found(session: Session, case: Case | None) -> Findings | None:
+    """What is to be said of the case's segment: nothing where there is none, or an empty one that no model left so."""
+    findings = session.found.get(case.key) if case and case.has_segment() else None
+    return findings if findings and (findings.by_model or findings.slice_range) else None
 
 
 def changes(before: Look, after: Look) -> Look:
@@ -80,7 +106,7 @@ def _estimate(session: Session, case: Case) -> str:
     return f"{device}: about {texts.duration(session.expected_seconds(case))} for this scan"
 
 
-def _progress(session: Session) -> dict[str, Any]:
+def progress_look(session: Session) -> dict[str, Any]:
     if not session.busy or session.correcting:
         return {"visible": False, "value": 0, "format": ""}
     fraction, left = session.progress()
@@ -99,12 +125,12 @@ def _review_text(findings: Findings | None) -> str:
     return f"Next to review ({len(findings.review)})" if findings.review else "Nothing to review"
 
 
-def _chart_legend(findings: Findings | None) -> str:
+def _chart_legend(findings: Findings) -> str:
     """Rich text with the colours of the chart's curves."""
-    if findings is None:
-        return ""
     largest = max(findings.area_mm2.values(), default=0) / 100
-    entries = (("#1f78b5", "p(liver)"), ("#de8266", f"area / {largest:.0f} cm\u00b2"), ("#d62829", "to review"))
+    entries = [("#de8266", f"liver area (1 is {largest:.0f} cm\u00b2)")]
+    if findings.by_model:
+        entries = [("#1f78b5", "liver probability"), *entries, ("#d62829", "to review")]
     return "&nbsp;&nbsp;".join(f'<span style="color: {color}">\u25a0</span> {text}' for color, text in entries)
 
 
@@ -116,8 +142,15 @@ def _error(session: Session) -> str:
 
 
 def _hint(session: Session, case: Case | None) -> str:
-    if case is None or case.key not in session.found:
-        return "Segment the liver first."
+    """What can be done here, or why the buttons are grey."""
+    if case is None:
+        return texts.NO_VOLUME
+    if session.busy and not session.correcting:
+        return "Wait until the segmentation is through."
     if not session.can_correct(case):
-        return "The model does not hold this scan any more: to correct it by boxes, press Segment Liver."
-    return "Edit box: drag its corners in the red view; the slice is segmented again at once."
+        if not case.has_segment():
+            return "Segment the liver first, in the tab Segment."
+        return "Paint or erase below. To correct by box, press Segment Liver first: the model does not hold this scan."
+    if case.current_slice() is None:
+        return "Move the red view to a slice of the scan."
+    return "Edit box: drag its corners in the red view; the slice is segmented again at once. Or paint and erase below."

@@ -96,6 +96,10 @@ class Session:
         """Whether the job is one of a moment: a correction, or a suggestion."""
         return self._job is not None and (self._job.boxes is not None or self._job.suggestion)
 
+    @property
+    def suggesting(self) -> bool:
+        return self._job is not None and self._job.suggestion
+
     def progress(self) -> tuple[float, float]:
         """Fraction done and seconds left of a whole-scan job; (0, 0) without one."""
         if self._job is None or self._job.progress is None:

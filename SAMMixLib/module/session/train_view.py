@@ -10,6 +10,7 @@ from SAMMixLib.module.session.collecting import Collector, summary
 from SAMMixLib.module.session.segment_view import Look
 from SAMMixLib.module.session.session import Session
 from SAMMixLib.module.session.training import State, Training
+from SAMMixLib.structure import LIVER
 
 STEPS = 1000  # of the progress bar
 STAGES = {
@@ -24,20 +25,31 @@ def look(collector: Collector, training: Training, session: Session, case: Case 
     """The tab's state. Without a case there is nothing to collect from; training goes on all the same."""
     structure, k = collector.structure.name, case.current_slice() if case else None
     here, drawn = case is not None and k is not None, case is not None and case.has_segment(collector.structure)
+    last = max(0, case.size()[0] - 1) if case is not None and case.check()[0] else 0
+    can_suggest = case is not None and session.can_correct(case)
     return {
         "exportSetButton": {"enabled": bool(collector.entries)},
         "useSliceButton": {"enabled": here and drawn},
         "useEditedButton": {"enabled": drawn},
         "emptySliceButton": {"enabled": here, "text": f"No {structure} here"},
         "rangeLabel": {"text": f"{structure.capitalize()} from"},
-        "fromSpinBox": {"enabled": case is not None},
-        "toSpinBox": {"enabled": case is not None},
+        "makeSegmentButton": {
+            "visible": case is not None and not drawn and collector.structure != LIVER,
+            "text": f"Make a segment {structure}",
+        },
+        "fromSpinBox": {"enabled": case is not None, "maximum": last},
+        "toSpinBox": {"enabled": case is not None, "maximum": last},
         "fromHereButton": {"enabled": here},
         "toHereButton": {"enabled": here},
         "restCheckBox": {"text": f"No {structure} elsewhere"},
         "rangeButton": {"enabled": case is not None and not collector.busy},
-        "suggestButton": {"enabled": case is not None and session.can_correct(case) and not session.busy},
-        "collectLabel": {"text": _collected(collector, session, case)},
+        "suggestButton": {
+            "enabled": can_suggest and not session.busy,
+            "text": "Suggesting" if session.suggesting else "Suggest next",
+        },
+        "collectLabel": _shown(_collected(collector, session, case)),
+        "trainReasonLabel": _shown(_reason(collector, session, case, here and drawn)),
+        "stepsLabel": {"visible": not collector.entries},
         "setSummaryLabel": {"text": summary(collector.entries, structure)},
         "parentSelector": {"enabled": not training.busy},
         "presetSelector": {"enabled": not training.busy},
@@ -55,15 +67,36 @@ def look(collector: Collector, training: Training, session: Session, case: Case 
     }
 
 
+def _shown(text: str) -> dict:
+    return {"text": text, "visible": bool(text)}
+
+
+def _reason(collector: Collector, session: Session, case: Case | None, usable: bool) -> str:
+    """Why buttons are grey."""
+    structure = collector.structure
+    if case is None:
+        return texts.NO_VOLUME
+    if case.current_slice() is None:
+        return "Move the red view to a slice of the scan."
+    if not usable and structure == LIVER:
+        return "To use a slice, segment the liver first, in the tab Segment."
+    if not usable:
+        return (
+            f"The scan has no segment of the {structure.name} yet: press Make a segment, draw it in some slices in the "
+            "tab Correct, and use these slices."
+        )
+    if not session.can_correct(case):
+        return "For a suggestion, press Segment Liver first: the model does not hold this scan."
+    return ""
+
+
 def _collected(collector: Collector, session: Session, case: Case | None) -> str:
     if error := collector.error or session.error:
         return _red(error)
-    if case is None:
-        return "Choose a CT volume in the tab Segment."
-    if session.suggested and session.suggested[0] == case.key and not collector.message:
+    if case is not None and session.suggested and session.suggested[0] == case.key and not collector.message:
         _, k, reason = session.suggested
         return escape(f"Slice {k}: {reason}")
-    return escape(collector.message)
+    return "Looking for the slice that teaches most" if session.suggesting else escape(collector.message)
 
 
 def _progress(training: Training) -> dict:
@@ -96,18 +129,22 @@ def _outcome(training: Training) -> Look:
     text = ""
     if outcome:
         count = len(outcome.held_out)
+        before, after = texts.dice(outcome.before), texts.dice(outcome.after)
         text = _red(outcome.warning) if outcome.warning else (
-            f"{escape(training.request.name)} is better: Dice {outcome.before:.3f} before, {outcome.after:.3f} now, "
+            f"{escape(training.request.name)} is better: Dice {before} before, {after} now, "
             f"on {count} slice{'s' * (count > 1)} held out"
         )  # fmt: skip
     return {
-        "outcomeLabel": {"text": text, "visible": there},
-        "beforeLabel": {"visible": there},
-        "afterLabel": {"visible": there},
-        "pictureLabel": {"visible": there},
+        "outcomeLabel": _shown(text),
+        "outcomeFrame": {"visible": there},
+        "beforeCaption": {"text": _caption("Before", "#ffaa28", outcome.before) if there else ""},
+        "afterCaption": {"text": _caption("After", "#50aaff", outcome.after) if there else ""},
         "nextPictureButton": {"visible": there and len(outcome.held_out) > 1},
-        "useModelButton": {"visible": there},
     }
+
+
+def _caption(when: str, color: str, dice: float) -> str:
+    return f'<span style="color: {color}">\u25a0</span> {when}: Dice {texts.dice(dice)}'
 
 
 def _red(text: str) -> str:

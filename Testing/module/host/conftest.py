@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ for package in ("slicer", "PySide6"):
 import SimpleITK as sitk  # noqa: E402
 import slicer  # noqa: E402
 from slicerhost.desktop import Desktop, Gap, click  # noqa: E402
+from slicerhost.launcher import choose_worker  # noqa: E402
 
 from SAMMixLib.data.phantom import make_phantom  # noqa: E402
 from SAMMixLib.module.scene.segments import findSegment  # noqa: E402
@@ -39,7 +41,7 @@ class Clinic:
 
     @property
     def tab(self):
-        return self.widget.segmentTab
+        return self.widget.desk
 
     @property
     def session(self):
@@ -62,10 +64,9 @@ class Clinic:
         slicer.util.updateSegmentBinaryLabelmapFromArray(array, case.segmentationNode, liver, case.volumeNode)
 
     def load(self, path: Path):
+        """Load a file as the application's reader does; the module chooses it by itself."""
         volume = slicer.util.loadVolume(str(path))
-        volume.GetDisplayNode().AutoWindowLevelOff()
-        volume.GetDisplayNode().SetWindowLevelMinMax(-135, 215)
-        self.ui.volumeSelector.setCurrentNode(volume)
+        self.wait(lambda: self.tab.case is not None and self.tab.case.volumeNode is volume, 5)
         return volume
 
     def segment(self, seconds: float = 120.0) -> Gap:
@@ -91,6 +92,7 @@ class Clinic:
     def clear(self) -> None:
         slicer.mrmlScene.Clear(False)
         self.desktop.dialogs.clear()
+        self.desktop.log.lines.clear()
         self.desktop.answer = True
 
 
@@ -103,10 +105,20 @@ def desk(tmp_path_factory):
 
 
 @pytest.fixture
-def clinic(desk) -> Clinic:
-    """The desk with an empty scene; the worker of the test before stays warm."""
+def clinic(desk) -> Iterator[Clinic]:
+    """The desk with an empty scene and the quick worker, which stays warm from test to test; the log stays empty."""
+    if choose_worker(quick=True):
+        desk.session.unload()
     desk.clear()
-    return desk
+    yield desk
+    assert not desk.desktop.log.lines, "\n".join(desk.desktop.log.lines)
+
+
+@pytest.fixture
+def model(clinic) -> None:
+    """The real worker with the real model."""
+    if choose_worker(quick=False):
+        clinic.session.unload()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ MAX_CORRECTION = 1.0  # s
 
 
 @pytest.fixture
-def chaos(clinic, shared_data):
+def chaos(clinic, model, shared_data):
     path = shared_data / "volumes" / "chaos_ct3_ct.nii.gz"
     clinic.load(path)
     return clinic, path

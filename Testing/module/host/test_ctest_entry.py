@@ -19,7 +19,7 @@ class SampleDataLogic:
         slicer.modules.sampleDataSources.setdefault(category, []).append(types.SimpleNamespace(**source))
 
 
-def test_the_entry_passes(clinic, monkeypatch):
+def test_the_entry_passes(clinic, model, monkeypatch):
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=SampleDataLogic))
     monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
     spec = importlib.util.spec_from_file_location(ENTRY.stem, ENTRY)

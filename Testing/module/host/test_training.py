@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +16,10 @@ import slicer
 from slicerhost.desktop import click
 
 from SAMMixLib.data.training_set import TrainingSet
-from SAMMixLib.module.session.collecting import Collector
-from SAMMixLib.module.session.training import Training
 from SAMMixLib.paths import STARTER, models_folder, training_sets_folder, trainings_folder
 from SAMMixLib.worker.client import WorkerClient
 
+TRAIN, MODELS = 2, 3  # the tabs
 MAX_GAP = 0.1  # s of work between two events, that a user does not feel
 
 # What trains, itself, with so few steps that a test can wait for them.
@@ -62,14 +60,14 @@ def trainer(clinic, phantom, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
     settings = clinic.session.settings
     settings.set("training_set", "")
+    clinic.reopen()
     clinic.train = clinic.widget.trainTab
-    clinic.train.collector = Collector(settings)
-    clinic.train.training = Training(short_worker(), SimpleNamespace(ask=clinic.widget.ask), settings)
+    clinic.train.training._start_worker = short_worker()
     clinic.load(phantom[0])
-    clinic.desktop.screenshot(tmp_path / "empty.jpg")  # views that were not drawn before a segment draw it black
     clinic.segment()
     assert not clinic.session.error
-    clinic.ui.tabs.currentIndex, clinic.ui.restCheckBox.checked = 1, False
+    clinic.ui.tabs.currentIndex, clinic.ui.restCheckBox.checked = TRAIN, False
+    clinic.ui.moreButton.collapsed = False
     yield clinic
     clinic.train.training.close()
     for folder in (training_sets_folder(), trainings_folder(), models_folder()):
@@ -90,9 +88,7 @@ def collected(clinic) -> list[tuple[int, str, bool]]:
 def settle(clinic):
     """Wait until what was clicked is on the disk and in the list, with its thumbnails."""
     train = clinic.train
-    return clinic.wait(
-        lambda: not train.collector.busy and train._listed == train.collector.changes and not train._unpictured, 20
-    )
+    return clinic.wait(lambda: not train.collector.busy and not train._table.behind, 20)
 
 
 def take(clinic, ks) -> None:
@@ -102,9 +98,10 @@ def take(clinic, ks) -> None:
         settle(clinic)
 
 
-def test_without_a_result_only_labels_can_be_given(clinic, phantom):
+def test_without_a_result_only_labels_can_be_given_and_the_panel_says_why(clinic, phantom):
     clinic.load(phantom[0])
     ui = clinic.ui
+    assert "segment the liver first" in ui.trainReasonLabel.text
     assert not ui.useSliceButton.enabled and not ui.useEditedButton.enabled and not ui.suggestButton.enabled
     assert ui.emptySliceButton.enabled and ui.rangeButton.enabled
 
@@ -129,7 +126,7 @@ def test_collect_untick_and_find_all_again(trainer, phantom):
     click(ui.fromHereButton)
     case.jump(liver[4])
     click(ui.toHereButton)
-    ui.restCheckBox.checked = True
+    ui.restCheckBox.checked, clinic.desktop.answer = True, "Label them"
     click(ui.rangeButton)
     gap = settle(clinic)
     between = range(liver[0], liver[4] + 1)
@@ -155,7 +152,7 @@ def test_collect_untick_and_find_all_again(trainer, phantom):
     assert collected(clinic) == expected
     entry = next(entry for entry in clinic.train.collector.entries if entry.slice == liver[2])
     assert np.array_equal(TrainingSet.open(training_sets_folder() / "liver").load(entry)[1], mask)
-    assert not clinic.desktop.dialogs
+    assert [kind for kind, _ in clinic.desktop.dialogs] == ["choose"]  # the rest showed liver, too
 
 
 def test_a_second_scan_and_another_set(trainer, phantom, tmp_path):
@@ -164,7 +161,6 @@ def test_a_second_scan_and_another_set(trainer, phantom, tmp_path):
     turned = sitk.DICOMOrient(sitk.ReadImage(str(phantom[0])), "PIL")
     sitk.WriteImage(turned, str(tmp_path / "turned.nrrd"))
     clinic.load(tmp_path / "turned.nrrd")
-    ui.segmentationSelector.setCurrentNode(None)
     clinic.tab.case.jump(6)
     click(ui.emptySliceButton)
     settle(clinic)
@@ -246,26 +242,30 @@ def test_train_stop_resume_and_use_the_new_model(trainer, phantom, tmp_path):
     clinic.wait(lambda: not training.busy, 10)
     assert ui.resumeButton.visible and "was stopped" in ui.trainStatusLabel.text
 
-    training.close()  # and a crash: nothing but what is on the disk
-    again = clinic.train.training = Training(short_worker(steps=20), training._user, training.settings)
+    clinic.reopen()  # and nothing is left but what is on the disk
+    ui, again = clinic.ui, clinic.widget.trainTab.training
+    clinic.train, again._start_worker = clinic.widget.trainTab, short_worker(steps=20)
+    ui.tabs.currentIndex = TRAIN
     clinic.wait(lambda: ui.resumeButton.visible, 5)
     assert again.figures == training.figures
     click(ui.resumeButton)
     clinic.wait(lambda: not again.busy, 300)
-    assert not again.error and again.outcome and ui.useModelButton.visible
+    assert not again.error and again.outcome and ui.outcomeFrame.visible
     assert not ui.resumeButton.visible and not ui.beforeLabel.pixmap.isNull()
+    assert "Before: Dice" in ui.beforeCaption.text and "After: Dice" in ui.afterCaption.text
     assert {each["step"] for each in again.figures} >= {10, 20}
     screenshot(clinic, tmp_path)
 
     better = again.outcome.better
     click(ui.useModelButton)
     assert [kind for kind, _ in clinic.desktop.dialogs] == ([] if better else ["confirmYesNo"])
-    assert clinic.session.settings.model == "ours" and not ui.useModelButton.visible
+    assert clinic.session.settings.model == "ours" and not ui.outcomeFrame.visible
     clinic.segment()
     assert not clinic.session.error and clinic.liver().any()
 
+    ui.tabs.currentIndex = MODELS
     ui.modelsTable.selectRow(1)
-    assert "Trained from starter" in ui.modelLabel.text and ui.useParentButton.enabled
+    assert "Trained from starter" in ui.modelLabel.text and ui.useParentButton.visible
     clinic.desktop.file = str(tmp_path / "ours.zip")
     click(ui.exportModelButton)
     assert (tmp_path / "ours.zip").is_file()
@@ -298,7 +298,7 @@ def test_a_killed_training_goes_on_to_the_weights_of_the_command_line(trainer, t
     subprocess.run(command, check=True)
     assert weights(tmp_path / "run" / "bundle") == weights(Path(training.outcome.bundle)) != {}
     click(ui.discardButton)
-    assert not training.request and not ui.useModelButton.visible and not list(trainings_folder().iterdir())
+    assert not training.request and not ui.outcomeFrame.visible and not list(trainings_folder().iterdir())
 
 
 def test_a_thousand_slices_do_not_hold_up_the_windows(trainer):

@@ -33,7 +33,6 @@ def test_five_corrected_slices_make_the_others_better(trainer, shared_data, monk
         clinic.widget.logic.newWorker, clinic.train.training._user, clinic.session.settings
     )
     clinic.load(shared_data / "volumes" / "chaos_ct3_ct.nii.gz")
-    ui.segmentationSelector.setCurrentNode(None)
     human = sitk.GetArrayFromImage(sitk.ReadImage(str(shared_data / "volumes" / "chaos_ct3_liver.nii.gz"))) > 0
     clinic.segment(600)
     case = clinic.tab.case

@@ -1,13 +1,12 @@
-"""Two scans in one scene: no liver of one patient is written over another's."""
+"""Two scans in one scene: no liver of one patient is written over another's, and each keeps its own figures."""
 
 from __future__ import annotations
-
-import gc
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from slicerhost.desktop import click
+import slicer
+from slicerhost.desktop import click, pick
 
 from SAMMixLib.module.scene.segments import readSegment
 
@@ -21,49 +20,94 @@ def second(phantom, tmp_path):
     return tmp_path / "second.nrrd"
 
 
+def liver_of(case) -> np.ndarray:
+    return readSegment(case.segmentationNode, case.volumeNode).copy()
+
+
 def test_the_second_scan_gets_a_segmentation_of_its_own(clinic, phantom, second):
     first = clinic.load(phantom[0])
     clinic.segment()
     one = clinic.tab.case.segmentationNode
     clinic.paint(2)
-    liver = readSegment(one, first).copy()
-    other = clinic.load(second)
-    assert clinic.tab.case.segmentationNode is None
+    liver, said = liver_of(clinic.tab.case), clinic.ui.resultLabel.text
+    clinic.load(second)
+    assert clinic.tab.case.segmentationNode is None and not clinic.ui.resultLabel.visible
     clinic.segment()
-    two = clinic.tab.case.segmentationNode
-    assert not clinic.session.error and two is not None and two is not one
+    assert not clinic.session.error and not clinic.desktop.dialogs
+    assert clinic.tab.case.segmentationNode is not one
     assert np.array_equal(readSegment(one, first), liver)
     assert one.GetNodeReference(one.GetReferenceImageGeometryReferenceRole()) is first
-    for _ in range(5):
-        for volume, segmentation in ((first, one), (other, two)):
-            clinic.ui.volumeSelector.setCurrentNode(volume)
-            gc.collect()
-            assert clinic.tab.case.segmentationNode is segmentation
-    assert np.array_equal(readSegment(one, first), liver)
+    pick(clinic.ui.volumeSelector, first)
+    assert clinic.tab.case.segmentationNode is one
+    clinic.wait(lambda: "slices 2 to" in clinic.ui.resultLabel.text, 5)  # with what was painted
+    assert clinic.ui.resultLabel.text != said
 
 
-def test_a_segmentation_of_another_scan_is_written_after_a_question_only(clinic, phantom, second):
+def test_a_segmentation_of_another_scan_is_only_written_after_a_question(clinic, phantom, second):
+    clinic.load(phantom[0])
+    clinic.segment()
+    case = clinic.tab.case
+    one, liver = case.segmentationNode, liver_of(case)
+    clinic.load(second)
+    pick(clinic.ui.segmentationSelector, one)  # the user insists
+    assert clinic.tab.case.segmentationNode is one
+    clinic.desktop.answer = "Cancel"
+    clinic.segment()
+    assert clinic.desktop.choices == ["New segmentation", "Replace", "Cancel"]
+    assert np.array_equal(readSegment(one, case.volumeNode), liver)
+    clinic.desktop.answer = "New segmentation"
+    clinic.segment()
+    assert clinic.tab.case.segmentationNode is not one
+    assert np.array_equal(readSegment(one, case.volumeNode), liver)
+
+
+def test_what_was_found_belongs_to_what_the_segment_holds(clinic, phantom, second):
     first = clinic.load(phantom[0])
     clinic.segment()
     one = clinic.tab.case.segmentationNode
-    liver = readSegment(one, first).copy()
+    pick(clinic.ui.segmentationSelector, None)  # create a new segmentation
+    assert clinic.tab.case.segmentationNode is None and not clinic.ui.resultLabel.visible
     clinic.load(second)
-    clinic.ui.segmentationSelector.setCurrentNode(one)  # the user insists
-    clinic.desktop.dialogs.clear()
-    clinic.desktop.answer = False
-    click(clinic.ui.segmentButton)
-    assert "was made on" in clinic.desktop.dialogs[-1][1] and not clinic.session.busy
-    assert np.array_equal(readSegment(one, first), liver)
+    pick(clinic.ui.volumeSelector, first)
+    assert clinic.tab.case.segmentationNode is one and clinic.ui.resultLabel.text.startswith("Liver ")
+    one.GetSegmentation().RemoveSegment(one.GetSegmentation().GetSegmentIDs()[0])
+    clinic.wait(lambda: not clinic.ui.resultLabel.visible, 5)
 
 
-def test_deleting_a_model_leaves_the_table_whole(clinic):
-    """The selection changes while the table is filled."""
-    from SAMMixLib.models.registry import import_model, remove_model
-    from SAMMixLib.paths import starter_folder
+def test_switched_ten_times_saved_and_reloaded_each_keeps_its_own(clinic, phantom, second, tmp_path):
+    kept = {}
+    for path in (phantom[0], second):
+        volume = clinic.load(path)
+        clinic.segment()
+        k = int(np.argmax(clinic.tab.case.areas()))
+        clinic.tab.case.jump(k)
+        click(clinic.ui.noLiverButton)
+        clinic.wait(lambda: not clinic.session.busy)
+        clinic.paint(1)
+        clinic.wait(lambda: "slices 1 to" in clinic.ui.resultLabel.text, 5)
+        kept[volume.GetName()] = (liver_of(clinic.tab.case), clinic.ui.resultLabel.text,
+                                  clinic.tab.case.edited_slices())  # fmt: skip
 
-    import_model(starter_folder(), "mine")
-    clinic.widget.modelsTab.refresh()
-    clinic.ui.modelsTable.selectRow(1)
-    remove_model("mine")
-    clinic.widget.modelsTab.refresh()
-    assert clinic.ui.modelsTable.rowCount == 1 and clinic.ui.modelLabel.text
+    def check(volume, figures=True) -> None:
+        liver, said, edited = kept[volume.GetName()]
+        assert clinic.tab.case.volumeNode is volume and np.array_equal(liver_of(clinic.tab.case), liver)
+        expected = said if figures else said.replace(", 1 corrected", "")
+        clinic.wait(lambda: clinic.ui.resultLabel.text == expected, 5)
+        assert clinic.tab.case.edited_slices() == edited and len(edited) == 2
+
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    volumes = [each for each in volumes if each.GetName() in kept]
+    for _ in range(10):
+        for volume in volumes:
+            pick(clinic.ui.volumeSelector, volume)
+            check(volume)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        slicer.util.saveNode(node, str(tmp_path / f"{node.GetName()}.seg.nrrd"))
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    clinic.clear()
+    slicer.util.loadNodeFromFile(str(tmp_path / "scene.mrml"), "SceneFile", {})
+    clinic.desktop.app.processEvents()
+    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        pick(clinic.ui.volumeSelector, volume)
+        check(volume, figures=False)

@@ -10,7 +10,7 @@ import pytest
 import slicer
 import vtk
 
-from SAMMixLib.module.scene.chart import ChartClicks, showChart
+from SAMMixLib.module.scene.chart import P_LIVER, ChartClicks, showChart
 from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice, nextToReview, watchSlice
 
 RED = "vtkMRMLSliceNodeRed"
@@ -82,7 +82,7 @@ def test_two_volumes_have_a_chart_each(makeVolume):
     one, two = makeVolume(), makeVolume(name="second")
     first, second = showChart(one, np.zeros(6), np.zeros(6)), showChart(two, np.ones(6), np.ones(6))
     assert first is not second
-    assert slicer.util.arrayFromTableColumn(first.GetNthPlotSeriesNode(0).GetTableNode(), "p(liver)").max() == 0
+    assert slicer.util.arrayFromTableColumn(first.GetNthPlotSeriesNode(0).GetTableNode(), P_LIVER).max() == 0
 
 
 def test_slices_are_followed_and_off_the_stack_there_is_none(scene, makeVolume):

@@ -26,7 +26,7 @@ def test_helpers_lie_in_a_folder_of_the_volumes_study_hidden_and_unsaved(makeVol
     assert tree.GetItemParent(folder(volume)) == study and tree.GetItemName(folder(volume)) == FOLDER
     for node in (roi, chart, segmentation):
         assert tree.GetItemParent(tree.GetItemByDataNode(node)) == folder(volume)
-    assert len(helpers(volume)) == 7 and not isHelper(segmentation) and not isHelper(volume)
+    assert len(helpers(volume)) == 6 and not isHelper(segmentation) and not isHelper(volume)
     for node in (*helpers(volume), roi.GetDisplayNode()):
         assert node.GetHideFromEditors() and not node.GetSaveWithScene()
     assert segmentation.GetSaveWithScene() and not segmentation.GetHideFromEditors()

@@ -17,7 +17,7 @@ from SAMMixLib.module.scene.edits import editedSlices, rememberResult
 from SAMMixLib.module.scene.geometry import toStack
 from SAMMixLib.module.scene.hygiene import FOLDER, folder, helpers
 from SAMMixLib.module.scene.overlay import loadCam, showCam
-from SAMMixLib.module.scene.segments import createSegmentation, findSegment, readSegment, writeSegment
+from SAMMixLib.module.scene.segments import COLORS, createSegmentation, findSegment, readSegment, writeSegment
 from SAMMixLib.structure import LIVER
 
 SHAPE = (6, 8, 10)
@@ -104,7 +104,7 @@ def test_livers_of_two_volumes_come_back_and_helpers_do_not(scene, makeVolume, t
         assert liver == findSegment(node)
         segment = node.GetSegmentation().GetSegment(liver)
         assert segment.GetTerminology() == LIVER.terminology
-        assert np.allclose(np.multiply(segment.GetColor(), 255), (221, 130, 101), atol=0.01)
+        assert np.allclose(segment.GetColor(), COLORS[LIVER.code], atol=1e-3)
         assert np.array_equal(readSegment(node, volume), mask)
         assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, spleen, volume), ~mask)
         assert node.GetParentTransformNode() is volume.GetParentTransformNode()

@@ -9,7 +9,14 @@ from geometries import linear, warp
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.scene.geometry import toStack
-from SAMMixLib.module.scene.segments import createSegmentation, findSegment, readSegment, volumeInMl, writeSegment
+from SAMMixLib.module.scene.segments import (
+    COLORS,
+    createSegmentation,
+    findSegment,
+    readSegment,
+    volumeInMl,
+    writeSegment,
+)
 from SAMMixLib.structure import LIVER, SPLEEN, TUMOUR
 
 SHAPE = (6, 8, 10)
@@ -54,7 +61,7 @@ def test_a_new_liver_has_code_colour_and_reference_geometry(makeVolume, mask):
     writeSegment(mask, volume, node)
     segment = node.GetSegmentation().GetSegment(findSegment(node))
     assert segment.GetTerminology() == LIVER.terminology
-    assert np.allclose(np.multiply(segment.GetColor(), 255), (221, 130, 101))
+    assert np.allclose(segment.GetColor(), COLORS[LIVER.code])
     assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
     assert volumeInMl(mask, volume) == pytest.approx(mask.sum() * 0.7 * 0.8 * 2.5 / 1000)
 
@@ -96,7 +103,7 @@ def test_structures_have_segments_of_their_own_and_a_tumour_lies_in_the_liver(ma
         writeSegment(written, volume, node, structure=structure)
         segment = node.GetSegmentation().GetSegment(findSegment(node, structure))
         assert (segment.GetName(), segment.GetTerminology()) == (structure.name, structure.terminology)
-        assert np.allclose(segment.GetColor(), structure.rgb)
+        assert np.allclose(segment.GetColor(), COLORS.get(structure.code, structure.rgb))
     for structure, written in ((LIVER, mask), (SPLEEN, ~mask), (TUMOUR, mask)):
         assert np.array_equal(readSegment(node, volume, structure), written)
     writeSegment(np.ones(SHAPE), volume, node, structure=SPLEEN)

@@ -501,11 +501,11 @@ def test_every_look_fits_the_ui_file(stage):
     stage.ticks()
     looks.append(look(stage.session, stage.case))
     text = {"QLabel": {"text", "visible"}, "QProgressBar": {"visible", "value", "format"}}
-    button = {"text", "enabled", "toolTip"}
+    button = {"text", "enabled", "visible", "toolTip"}
     for each in looks:
         assert each.keys() == looks[0].keys() <= widgets.keys()
         for name, properties in each.items():
-            known = text.get(widgets[name], button if widgets[name] == "QPushButton" else {"enabled"})
+            known = text.get(widgets[name], button if widgets[name] == "QPushButton" else {"enabled", "visible"})
             assert properties.keys() <= known, name
 
 

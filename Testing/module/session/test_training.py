@@ -268,12 +268,14 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
     bench.training.resume()
     bench.finish()
     looks.append(looked())
-    assert looks[-1]["useModelButton"]["visible"] and "0.900 before, 0.950 now" in looks[-1]["outcomeLabel"]["text"]
+    assert looks[-1]["outcomeFrame"]["visible"] and "0.900 before, 0.950 now" in looks[-1]["outcomeLabel"]["text"]
     allowed = {
         "QLabel": {"text", "visible"},
         "QProgressBar": {"visible", "value", "format"},
         "QPushButton": {"text", "enabled", "visible"},
         "QCheckBox": {"text"},
+        "QSpinBox": {"enabled", "maximum"},
+        "QWidget": {"visible"},
     }
     for each in looks:
         assert each.keys() == looks[0].keys() <= widgets.keys()

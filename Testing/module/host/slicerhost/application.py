@@ -47,6 +47,8 @@ class IOManager:
             node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
         if node is not None and loaded is not None:
             loaded.AddItem(node)
+        if kind == "VolumeFile" and node is not None and properties.get("show", True):
+            _show_volume(node)
         return node is not None
 
     def saveNodes(self, kind, properties, messages=None) -> bool:
@@ -60,25 +62,37 @@ class IOManager:
         return type(node).__name__
 
 
+def _show_volume(node) -> None:
+    """What the application's volume reader does: the new volume goes into all slice views, which are fitted."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(node.GetID())
+    slicer.app.layoutManager().resetSliceViews()
+
+
 def _color_files(folder: Path) -> None:
-    """The colour table of heat maps: slicer-core carries none of the application's files."""
+    """The colour tables of heat maps and labels: slicer-core carries none of the application's files."""
     from matplotlib import colormaps
 
     (folder / "share" / "ColorFiles").mkdir(parents=True, exist_ok=True)
-    lines = (f"{n} {n} " + " ".join(str(round(255 * c)) for c in colormaps["inferno"](n)) for n in range(256))
-    (folder / "share" / "ColorFiles" / "Inferno.txt").write_text("\n".join(lines))
+    lines = [f"{n} {n} " + " ".join(str(round(255 * c)) for c in colormaps["inferno"](n)) for n in range(256)]
+    for name in ("Inferno", "GenericColors"):
+        (folder / "share" / "ColorFiles" / f"{name}.txt").write_text("\n".join(lines))
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _enter_hierarchy(scene, event, node) -> None:
-    """What the application's subject hierarchy does by itself."""
-    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors():
+    """What the application's subject hierarchy does by itself; none of its plugins owns cameras."""
+    if node.IsA("vtkMRMLCameraNode"):
+        return
+    if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors() and not scene.IsImporting():
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _leave_hierarchy(scene, event, node) -> None:
+    if scene.IsClosing():
+        return
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy and (item := hierarchy.GetItemByDataNode(node)):
         hierarchy.RemoveItem(item, False, False)
@@ -171,6 +185,9 @@ class Application:
 
     def testingEnabled(self) -> bool:
         return False
+
+    def topLevelWidgets(self):
+        return self.qt.topLevelWidgets()
 
     def commandOptions(self):
         return types.SimpleNamespace(noMainWindow=True, testingEnabled=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -16,8 +17,9 @@ import numpy as np
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from slicerhost import pythonqt, scripted
+from slicerhost import launcher, pythonqt, scripted
 from slicerhost.application import Application
+from slicerhost.log import ApplicationLog
 
 BORDERS = {"Red": "#f34a33", "1": "#7373c8", "Yellow": "#edd54c", "Green": "#6eb04b"}
 
@@ -32,10 +34,43 @@ class Gap(NamedTuple):
         return f"{1000 * self.wall:.0f} ms, {1000 * self.work:.0f} ms of them work"
 
 
+class MessageBox:
+    """``qt.QMessageBox`` with buttons of one's own: answered by the desktop, not by a user."""
+
+    AcceptRole, RejectRole, DestructiveRole, ActionRole = range(4)
+    desktop: Desktop
+
+    def __init__(self, parent=None):
+        self.buttons, self.text, self.windowTitle = [], "", ""
+
+    def addButton(self, text: str, role: int):
+        button = types.SimpleNamespace(text=text)
+        self.buttons.append(button)
+        return button
+
+    def setDefaultButton(self, button) -> None:
+        pass
+
+    setEscapeButton = setDefaultButton
+
+    def exec_(self) -> None:
+        desktop = self.desktop
+        desktop.dialogs.append(("choose", self.text))
+        desktop.choices = [button.text for button in self.buttons]
+        wanted = {True: 0, False: 1}.get(desktop.answer, desktop.answer)
+        index = wanted if isinstance(wanted, int) else desktop.choices.index(wanted)
+        self.chosen = self.buttons[index]
+
+    def clickedButton(self):
+        return self.chosen
+
+
 class Desktop:
-    """The application of one test process, with the dialogs it would have shown."""
+    """The application of one test process, with the dialogs it would have shown, and its log."""
 
     def __init__(self, folder: Path):
+        self.log = ApplicationLog()
+        launcher.install(folder)
         self.app = slicer.app = Application(folder)
         slicer.mrmlScene = self.app.scene
         slicer.modules = self.app.modules
@@ -44,10 +79,13 @@ class Desktop:
 
         slicer.qSlicerWidget = slicer.qMRMLWidget
         scripted.install()
-        self.app.layoutManager()
+        for view in self.app.layoutManager().views.values():
+            view.rendered  # noqa: B018  (its displayable managers listen to the scene from the start)
         self.dialogs: list[tuple[str, str]] = []  # (kind, text)
-        self.answer = True
+        self.answer: bool | str = True  # the first button or the second, or one by its text
+        self.choices: list[str] = []  # the buttons of the last question
         self.file = ""  # that the user picks in a file dialog
+        self.typed = ""  # what the user types when asked for a name
         for kind in ("info", "warning", "error"):
             setattr(slicer.util, f"{kind}Display", self._dialog(kind))
         for kind in ("confirmOkCancel", "confirmYesNo"):
@@ -56,7 +94,14 @@ class Desktop:
         qt.QFileDialog = types.SimpleNamespace(
             getOpenFileName=lambda *_: self.file, getSaveFileName=lambda *_: self.file
         )
+        MessageBox.desktop = self
+        qt.QMessageBox = MessageBox
+        qt.QInputDialog = types.SimpleNamespace(getText=self._typed)
         self.window = None
+
+    def _typed(self, parent, title, label, mode, text) -> str:
+        self.dialogs.append(("text", label))
+        return self.typed
 
     def _dialog(self, kind: str):
         def show(text, *_, **__):
@@ -67,6 +112,7 @@ class Desktop:
 
     def load_module(self, path: Path):
         """Register a scripted module and build its widget, as opening it in the application does."""
+        gc.freeze()  # what is there before the module is no concern of its collections, which come often
         name = path.stem
         spec = importlib.util.spec_from_file_location(name, path)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -108,6 +154,8 @@ class Desktop:
         timer.timeout.connect(beat)
         timer.start(2)
         until = time.perf_counter() + seconds
+        gc.collect()
+        last = time.thread_time(), time.perf_counter()
         while not condition():
             if time.perf_counter() > until:
                 raise TimeoutError(f"not within {seconds} s")
@@ -144,6 +192,12 @@ class Desktop:
         self.window.show()
         self.app.processEvents()
 
+    def enter_module(self, widget, entered: bool = True) -> None:
+        """Switch to the module, or away from it to another."""
+        widget.parent.isEntered = entered
+        widget.enter() if entered else widget.exit()
+        self.app.processEvents()
+
     def screenshot(self, path: Path, quality: int = 90) -> None:
         for label, view in self.labels.values():
             pixels = np.ascontiguousarray(view.picture())
@@ -159,7 +213,21 @@ class Desktop:
 
 
 def click(button) -> None:
-    """Press a button as a user does, who cannot where it is disabled."""
+    """Press a button as a user does, who cannot where it is disabled, or not in sight."""
     if not pythonqt.get(button, "enabled"):
         raise AssertionError(f"{button.name} is disabled")
+    if button.isHidden():
+        raise AssertionError(f"{button.name} is hidden")
+    gc.collect()
     button.click()
+
+
+def pick(selector, node) -> None:
+    """Choose a node in a selector as a user does; None for its first entry."""
+    combo = selector._combo
+    index = combo.findData(node.GetID() if node else "")
+    if index < 0:
+        raise AssertionError(f"{selector.name} does not offer {node.GetName()}")
+    gc.collect()
+    combo.setCurrentIndex(index)
+    combo.activated.emit(index)

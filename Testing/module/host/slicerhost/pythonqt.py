@@ -158,10 +158,17 @@ class UiLoader(QtUiTools.QUiLoader):
 
     def load(self, file, parent=None):
         path = file.fileName() if isinstance(file, QtCore.QFile) else file
-        widget = super().load(file, parent)
+        tree = ElementTree.parse(path)
+        made = [each for each in tree.iter("connection") if "vtk" in each.findtext("signal")]  # here, not by Qt
+        for connections in tree.iter("connections"):
+            for each in made:
+                connections.remove(each)
+        text = QtCore.QBuffer()
+        text.setData(ElementTree.tostring(tree.getroot()))
+        widget = super().load(text, parent)
         if self.__dict__.get("missing"):
             raise RuntimeError(f"{path}: no stand-in for {', '.join(self.missing)}")
-        for connection in ElementTree.parse(path).iter("connection"):
+        for connection in made:
             sender, signal, receiver, slot = (
                 connection.findtext(tag) for tag in ("sender", "signal", "receiver", "slot")
             )
@@ -169,6 +176,5 @@ class UiLoader(QtUiTools.QUiLoader):
                     for end in (sender, receiver)]  # fmt: skip
             if None in ends:
                 raise RuntimeError(f"{path}: a connection names an unknown object: {sender} to {receiver}")
-            if "vtk" in signal:  # Qt has made those between its own types
-                getattr(ends[0], signal.split("(")[0]).connect(getattr(ends[1], slot.split("(")[0]))
+            getattr(ends[0], signal.split("(")[0]).connect(getattr(ends[1], slot.split("(")[0]))
         return widget

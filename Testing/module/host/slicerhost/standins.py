@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -293,6 +295,9 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
         return self._observed[0].GetID() if self._observed else ""
 
     def setSourceVolumeNode(self, node):
+        if node and not (self.logic.GetSegmentEditorNode() and self.segmentationNode()):
+            QtCore.qCritical("setSourceVolumeNode: need to set segment editor and segmentation nodes first")
+            return
         if self.logic.GetSegmentEditorNode():
             self.logic.SetSourceVolumeNode(node)
 
@@ -335,7 +340,10 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
 
 @standin()
 class qMRMLPlotView(QtWidgets.QLabel):
-    """Draws the chart of a plot view node with vtkChartXY, as the real one does, into a picture."""
+    """Draws the chart of a plot view node with vtkChartXY, as the real one does: at every event of chart and series.
+
+    Python holds the view alone. Interactor, scene and chart are VTK's, as they are in the application.
+    """
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -345,10 +353,10 @@ class qMRMLPlotView(QtWidgets.QLabel):
         view.GetScene().AddItem(chart)
         interactor.SetInteractorStyle(None)
         view.SetInteractor(interactor)
-        self.__dict__.update(_node=None, _observations=[], _view=view, _chart=chart, _interactor=interactor)
+        self.__dict__.update(_node=None, _observations=[], _view=view, _size=(400, 170))
 
     def chart(self):
-        return self._chart
+        return self._view.GetScene().GetItem(0)
 
     def scene(self):
         return self._view.GetScene()
@@ -357,12 +365,8 @@ class qMRMLPlotView(QtWidgets.QLabel):
         pass
 
     def setMRMLPlotViewNode(self, node):
-        for observed, tag in self._observations:
-            observed.RemoveObserver(tag)
-        self.__dict__.update(_node=node, _observations=[])
-        if node:
-            self._observations.append((node, node.AddObserver("ModifiedEvent", lambda *_: self.update())))
-            self.update()
+        self.__dict__["_node"] = node
+        self._observe()
 
     def mrmlPlotViewNode(self):
         return self._node
@@ -372,20 +376,25 @@ class qMRMLPlotView(QtWidgets.QLabel):
 
     def click(self, x: float) -> None:
         """What a user's click at x on the bottom axis does, half way up the curves."""
-        self._render(400, 170)
-        bottom, left = self._chart.GetAxis(vtk.vtkAxis.BOTTOM), self._chart.GetAxis(vtk.vtkAxis.LEFT)
+        self._render()
+        chart, interactor = self.chart(), self._view.GetInteractor()
+        bottom, left = chart.GetAxis(vtk.vtkAxis.BOTTOM), chart.GetAxis(vtk.vtkAxis.LEFT)
         (first, low), (last, _), (_, high) = bottom.GetPoint1(), bottom.GetPoint2(), left.GetPoint2()
         share = (x - bottom.GetMinimum()) / (bottom.GetMaximum() - bottom.GetMinimum())
-        self._interactor.SetEventInformation(round(first + share * (last - first)), round((low + high) / 2))
-        self._interactor.LeftButtonPressEvent()
-        self._interactor.LeftButtonReleaseEvent()
+        interactor.SetEventInformation(round(first + share * (last - first)), round((low + high) / 2))
+        del interactor, chart, bottom, left
+        gc.collect()
+        self._view.GetInteractor().LeftButtonPressEvent()
+        gc.collect()
+        self._view.GetInteractor().LeftButtonReleaseEvent()
 
     def draw(self) -> None:
         """Render the chart into the label; the test host calls it before a picture is taken."""
         width, height = get(self, "width"), get(self, "height")
         if self.chartNode() is None or not get(self, "visible") or min(width, height) < 20:
             return
-        self._render(width, height)
+        self.__dict__["_size"] = (width, height)
+        self._render()
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self._view.GetRenderWindow())
         grab.ReadFrontBufferOff()
@@ -396,14 +405,30 @@ class qMRMLPlotView(QtWidgets.QLabel):
         self.setPixmap(QtGui.QPixmap.fromImage(
             QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()))  # fmt: skip
 
-    def _render(self, width: int, height: int) -> None:
-        chart, chart_node = self._chart, self.chartNode()
-        self._view.GetRenderWindow().SetSize(width, height)
+    def _observe(self) -> None:
+        """Follow the node, its chart, the chart's series and their tables, and draw them."""
+        for observed, tag in self._observations:
+            observed.RemoveObserver(tag)
+        chart = self.chartNode()
+        series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())] if chart else []
+        series = [each for each in series if each]
+        tables = [each.GetTableNode() for each in series if each.GetTableNode()]
+        observed = [each for each in (self._node, chart, *series, *tables) if each]
+        self.__dict__["_observations"] = [(each, each.AddObserver("ModifiedEvent", self._changed)) for each in observed]
+        self._fill()
+
+    def _changed(self, caller, event) -> None:
+        if isValid(self):
+            self._observe()
+            self._render()
+
+    def _fill(self) -> None:
+        chart, chart_node = self.chart(), self.chartNode()
         chart.ClearPlots()
-        for index in range(chart_node.GetNumberOfPlotSeriesNodes()):
+        for index in range(chart_node.GetNumberOfPlotSeriesNodes() if chart_node else 0):
             series = chart_node.GetNthPlotSeriesNode(index)
-            table = series.GetTableNode()
-            if not table or table.GetTable().GetNumberOfRows() == 0:
+            table = series.GetTableNode() if series else None
+            if not table:
                 continue
             bars = series.GetPlotType() in (series.PlotTypeBar, series.PlotTypeScatterBar)
             plot = chart.AddPlot(vtk.vtkChart.BAR if bars else vtk.vtkChart.LINE)
@@ -416,7 +441,15 @@ class qMRMLPlotView(QtWidgets.QLabel):
                 plot.SetMarkerSize(series.GetMarkerSize())
                 if series.GetLineStyle() == series.LineStyleNone:
                     plot.GetPen().SetLineType(0)
-        chart.SetShowLegend(chart_node.GetLegendVisibility())
-        chart.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart_node.GetXAxisTitle() or "")
-        chart.GetAxis(vtk.vtkAxis.LEFT).SetTitle(chart_node.GetYAxisTitle() or "")
+        if chart_node:
+            chart.SetShowLegend(chart_node.GetLegendVisibility())
+            chart.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart_node.GetXAxisTitle() or "")
+            left = chart.GetAxis(vtk.vtkAxis.LEFT)
+            left.SetTitle(chart_node.GetYAxisTitle() or "")
+            if not chart_node.GetYAxisRangeAuto():
+                left.SetBehavior(vtk.vtkAxis.FIXED)
+                left.SetRange(*chart_node.GetYAxisRange())
+
+    def _render(self) -> None:
+        self._view.GetRenderWindow().SetSize(*self._size)
         self._view.GetRenderWindow().Render()

@@ -83,7 +83,7 @@ class SliceView:
     sliceView = sliceController
 
     def fitSliceToBackground(self) -> None:
-        self.logic.FitSliceToBackground()
+        self.logic.FitSliceToAll()
         self.logic.SnapSliceOffsetToIJK()
 
     @cached_property
@@ -136,14 +136,12 @@ class ThreeDView:
         return view
 
     def picture(self) -> np.ndarray:
-        self.node.SetBoxVisible(0)
-        self.node.SetAxisLabelsVisible(0)
-        view = self.rendered
-        view.window.Render()
-        manager = view.group.GetDisplayableManagerByClassName("vtkMRMLCameraDisplayableManager")
-        manager.GetCameraNode().RotateTo(slicer.vtkMRMLCameraNode.Anterior)
-        view.renderer.ResetCamera()
-        return view.picture()
+        return self.rendered.picture()
+
+    def resetCamera(self) -> None:
+        """As the application's button: everything that is visible comes into view."""
+        self.rendered.window.Render()
+        self.rendered.renderer.ResetCamera()
 
 
 class LayoutManager:
@@ -172,4 +170,4 @@ class LayoutManager:
             view.fitSliceToBackground()
 
     def resetThreeDViews(self) -> None:
-        pass
+        self.three_d.resetCamera()

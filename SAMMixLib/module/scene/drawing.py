@@ -1,0 +1,119 @@
+"""What is drawn over a case: heat map, box, chart and surface. All of it is ours, and goes when the module is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import slicer
+
+from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
+from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.hygiene import helper
+from SAMMixLib.module.scene.navigate import alignView, currentSlice
+from SAMMixLib.module.scene.observe import Watch
+from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
+
+if TYPE_CHECKING:
+    from SAMMixLib.module.case_state import Box, Findings
+
+LIVER_WINDOW = (150.0, 30.0)  # HU, width and centre
+
+
+class Overlays(Protocol):
+    """What is to be drawn; the module's parameter node is one."""
+
+    heatMap: bool
+    legend: bool
+    opacity: float
+    threshold: float
+    box: bool
+    show3D: bool
+
+
+class CaseDrawing:
+    """Draws over one volume node.
+
+    Attributes:
+        shown: whether the module is open; nothing of it is drawn over another one.
+        muted: no heat map for the moment, whatever the overlays say: the user corrects, and wants to see the scan.
+    """
+
+    def __init__(self, volumeNode, overlays: Overlays):
+        self._volumeNode, self._overlays = volumeNode, overlays
+        self.shown, self.muted = True, False
+        self._boxWatch: Watch | None = None
+
+    def take(self, findings: Findings) -> Iterator[None]:
+        """Bring what a run found into the scene, step by step."""
+        if findings.cam is not None:
+            loadCam(findings.cam, self._volumeNode)
+            yield
+        self.chart(findings)
+        yield
+        self.update(findings)
+
+    def update(self, findings: Findings | None) -> None:
+        """Bring heat map and box into line with the overlays, the slice that is looked at, and what is known."""
+        if self._volumeNode.GetScene() is None:
+            return
+        known = self.shown and findings is not None and findings.by_model and findings.slice_range is not None
+        if (cam := helper(self._volumeNode, "cam")) is not None:
+            setThreshold(cam, self._overlays.threshold)
+            if known and self._overlays.heatMap and not self.muted:
+                showCam(cam, self._overlays.opacity)
+                legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam)
+                legend.SetVisibility(self._overlays.legend)
+            else:
+                hideCam(cam)
+        if known:
+            k = currentSlice(self._volumeNode)
+            boxes = findings.boxes.get(k, []) if self._overlays.box else []
+            showBox(boxNode(self._volumeNode), self._volumeNode, k, boxes[0] if boxes else None)
+        elif (box := helper(self._volumeNode, "box")) is not None:
+            box.GetDisplayNode().SetVisibility(False)
+
+    def chart(self, findings: Findings) -> None:
+        p, area = findings.curves()
+        showChart(self._volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+
+    def chartNode(self):
+        return helper(self._volumeNode, "chart")
+
+    def editBox(self, dragged: Callable[[int, Box], None] | None) -> None:
+        """Let the user drag the box, and call ``dragged(k, box)`` after each drag; None ends it.
+
+        The red view turns parallel to the slices first: elsewhere it would cut the box of an oblique stack aslant.
+        """
+        if self._boxWatch is not None:
+            self._boxWatch.stop()
+            self._boxWatch = None
+        if self._volumeNode.GetScene() is None:
+            return
+        box = boxNode(self._volumeNode) if dragged else helper(self._volumeNode, "box")
+        if box is not None:
+            setEditable(box, dragged is not None)
+        if dragged is not None:
+            alignView(self._volumeNode)
+            self._boxWatch = watchBox(box, self._volumeNode, dragged)
+
+    def hide(self) -> None:
+        """Take heat map and box from the views; the user's own foreground comes back."""
+        self.editBox(None)
+        if (cam := helper(self._volumeNode, "cam")) is not None:
+            hideCam(cam)
+        if (box := helper(self._volumeNode, "box")) is not None:
+            box.GetDisplayNode().SetVisibility(False)
+
+    def bringIntoView(self, fit: bool) -> None:
+        """Show the volume in the slice views; fitted to it if they show another, or if `fit` says so."""
+        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+        if fit or (red is not None and red.GetBackgroundVolumeID() != self._volumeNode.GetID()):
+            slicer.util.setSliceViewerLayers(background=self._volumeNode, fit=True)
+
+    def liverWindow(self) -> None:
+        """Show the liver's parenchyma with contrast. What the model sees is not touched by it."""
+        display = self._volumeNode.GetDisplayNode()
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(*LIVER_WINDOW)

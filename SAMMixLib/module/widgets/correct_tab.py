@@ -1,0 +1,53 @@
+"""The tab Correct: by the box, by a word, or by hand in the Segment Editor."""
+
+from __future__ import annotations
+
+from SAMMixLib.module.session.segment_view import correct_look
+from SAMMixLib.module.widgets.desk import Desk
+from SAMMixLib.module.widgets.dress import Dress
+
+
+class CorrectTab:
+    """Wires the widgets of the tab. While it is open the scan is seen without the heat map."""
+
+    def __init__(self, ui, desk: Desk):
+        self.ui, self.desk = ui, desk
+        self._dress = Dress(ui)
+        self._case = None  # whose box can be dragged
+        ui.editBoxButton.connect("toggled(bool)", self.onEditBox)
+        ui.liverButton.connect("clicked()", self.onLiver)
+        ui.noLiverButton.connect("clicked()", self.onNoLiver)
+        ui.tabs.connect("currentChanged(int)", self.onTab)
+        desk.listen(self.update)
+
+    def close(self) -> None:
+        """End the dragging of the box."""
+        self.ui.editBoxButton.checked = False
+
+    def onTab(self, index: int) -> None:
+        here = self.ui.tabs.widget(index) == self.ui.correctTab
+        if not here:
+            self.close()
+        self.desk.mute(here)
+
+    def onEditBox(self, on: bool) -> None:
+        self._case = self.desk.case if on else None
+        if self.desk.case is not None:
+            self.desk.case.drawing.editBox((lambda k, box: self.correct(k, [box])) if on else None)
+
+    def onLiver(self) -> None:
+        self.correct(self.desk.case.current_slice(), None)
+
+    def onNoLiver(self) -> None:
+        self.correct(self.desk.case.current_slice(), [])
+
+    def correct(self, k: int, boxes) -> None:
+        self.desk.session.correct(self.desk.case, {k: boxes})
+        if not self.desk.session.correcting:  # refused: the box goes back to where it was
+            self.desk.case.drawing.update(self.desk.findings)
+        self.desk.acted()
+
+    def update(self) -> None:
+        if self._case is not self.desk.case:
+            self.close()
+        self._dress.wear(correct_look(self.desk.session, self.desk.case))

@@ -1,0 +1,251 @@
+"""What all tabs look at: the session, and the case of the volume and segmentation that are chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import qt
+import slicer
+
+from SAMMixLib.module import texts
+from SAMMixLib.module.case_state import Findings
+from SAMMixLib.module.scene.case import Case
+from SAMMixLib.module.scene.chart import ChartClicks
+from SAMMixLib.module.scene.choice import isForeign, ownSegmentation
+from SAMMixLib.module.scene.navigate import watchSlice
+from SAMMixLib.module.scene.observe import Watch
+from SAMMixLib.module.scene.singletons import firstVolume, isVolume, plotViewNode, segmentEditorNode, shownVolume
+from SAMMixLib.module.scene.surface import SurfaceMaker, removeSurface
+from SAMMixLib.module.session.session import Session
+
+BUSY_MS, IDLE_MS, EDIT_MS = 20, 500, 400  # between two looks at the worker, and after an edit of the user's
+REDRAW_SECONDS = 0.1  # between two changes of the progress
+
+
+class Desk:
+    """Keeps case, scene and session in line, and tells the tabs when there is something new to show.
+
+    Args:
+        editor: the panel's Segment Editor.
+        choose: puts a ``texts.Question`` to the user, and gives back the answer.
+    """
+
+    def __init__(self, editor, session: Session, choose: Callable[[texts.Question], str]):
+        self.session, self.choose = session, choose
+        self.case: Case | None = None
+        self._editor = editor
+        self._parameters = None
+        self._listeners: list[Callable[[], None]] = []
+        self._updated = 0.0
+        self._entered = self._muted = False
+        self._observed: list[Watch] = []
+        self._surfaces = SurfaceMaker()
+        self._timer, self._editTimer, self._addedTimer = qt.QTimer(), qt.QTimer(), qt.QTimer()
+        for timer, slot in (
+            (self._timer, self.onTimer),
+            (self._editTimer, self.onEdited),
+            (self._addedTimer, self.onVolumeAdded),
+        ):
+            timer.setSingleShot(True)
+            timer.connect("timeout()", slot)
+        # A qMRMLPlotWidget would offer the chart in a selector, and drop it since it is hidden from selectors.
+        self.plot = slicer.qMRMLPlotView()
+        self.plot.setMRMLScene(slicer.mrmlScene)
+        self._clicks = ChartClicks(self.plot, self.jump)
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call back whenever the tabs may have something new to show."""
+        self._listeners.append(callback)
+
+    @property
+    def drawing3D(self) -> bool:
+        """Whether a surface is being made."""
+        return self._surfaces.busy
+
+    @property
+    def findings(self) -> Findings | None:
+        """What is known of the case."""
+        return self.session.found.get(self.case.key) if self.case else None
+
+    # Life cycle
+
+    def enter(self, warmUp: bool) -> None:
+        self._editor.installKeyboardShortcuts()
+        if warmUp and self.case:
+            self.session.warm_up()
+        self._entered = True
+        if self.case is not None:
+            self.case.drawing.bringIntoView(fit=False)
+        self._draw()
+        self._timer.start(IDLE_MS)
+
+    def exit(self) -> None:
+        """Another module comes: what is ours goes from the views, and the user's own foreground comes back."""
+        self._editor.setActiveEffect(None)
+        self._editor.uninstallKeyboardShortcuts()
+        self._editor.removeViewObservations()
+        self._entered = False
+        if self.case is not None:
+            self.case.drawing.shown = False
+            self.case.drawing.hide()
+
+    def close(self) -> None:
+        for timer in (self._timer, self._editTimer, self._addedTimer):
+            timer.stop()
+        self.session.unload()
+        self.setParameters(None)
+
+    # The case
+
+    def setParameters(self, parameters) -> None:
+        """Take over another parameter node; None when the module is left or the scene is going."""
+        self._parameters = parameters
+        if parameters is not None:
+            self._editor.setMRMLSegmentEditorNode(segmentEditorNode())
+        self.onParameters()
+
+    def onParameters(self) -> None:
+        volume = self._parameters and self._parameters.inputVolume
+        segmentation = self._parameters and self._parameters.segmentation
+        if self.case is None or volume is not self.case.volumeNode:
+            if volume and (segmentation is None or isForeign(segmentation, volume)):
+                segmentation = ownSegmentation(volume)
+            self._open(volume, segmentation)
+            self._writeBack()
+        elif segmentation is not self.case.segmentationNode and not self.session.busy:
+            self.case.segmentationNode = segmentation
+            self._observe()
+            self._editTimer.start(0)
+        self._draw()
+        self.update()
+
+    def volumeAdded(self) -> None:
+        """A volume came into the scene: it is looked at when the application has put it into its views."""
+        self._addedTimer.start(0)
+
+    def onVolumeAdded(self) -> None:
+        """Choose the volume that the views show now; the only one if they show none."""
+        shown = shownVolume()
+        chosen = shown if shown and isVolume(shown) else None
+        if self.case is None:
+            chosen = chosen or firstVolume()
+        if chosen and self._entered and not self.session.busy:
+            self._parameters.inputVolume = chosen
+
+    def volumeRemoved(self, volume) -> None:
+        """A volume goes: a run on it ends now."""
+        if self.case is not None and volume is self.case.volumeNode and self.session.busy:
+            self.session.cancel()
+            self.session.error = texts.removed(volume.GetName())
+
+    def useSegmentation(self, segmentation) -> None:
+        """Go on with another segmentation; None for one that the next result makes."""
+        self.case.segmentationNode = segmentation
+        self._writeBack()
+        self._observe()
+
+    def jump(self, k: int | None) -> None:
+        if self.case is not None and k is not None:
+            self.case.jump(k)
+
+    def mute(self, on: bool) -> None:
+        """Leave the heat map away, or show it again as the user wants it."""
+        self._muted = on
+        self._draw()
+
+    def acted(self) -> None:
+        """Show at once what a click did, and look soon at what it began."""
+        self.update()
+        self._timer.start(0 if self.session.busy else IDLE_MS)
+
+    def _open(self, volume, segmentation) -> None:
+        before, self.case = self.case, None
+        if before is not None:
+            before.drawing.hide()
+        if volume:
+            editor = segmentEditorNode()
+            self.case = Case(volume, segmentation, self._parameters, self._beforeWrite, editor)
+            self.case.drawing.shown = self._entered
+            self.case.drawing.bringIntoView(fit=before is not None)
+        self._observe()
+        self._editTimer.start(0)  # not now: a scene that is being loaded is not whole yet
+
+    def _writeBack(self) -> None:
+        """Tell the selectors which segmentation it is; they come back with it, and find it in place."""
+        if self.case and self._parameters and self._parameters.segmentation is not self.case.segmentationNode:
+            self._parameters.segmentation = self.case.segmentationNode
+
+    def _observe(self) -> None:
+        """Point observers, editor and chart at the nodes of the case."""
+        for watch in self._observed:
+            watch.stop()
+        self._observed = []
+        segmentation = self.case.segmentationNode if self.case else None
+        if self.case:
+            self._observed.append(watchSlice(self.case.volumeNode, self.onSlice))
+        if segmentation:
+            self._observed.append(self.case.watchSegment(lambda: self._editTimer.start(EDIT_MS)))
+        self._editor.setSegmentationNode(segmentation)
+        if segmentation:  # without one there is nothing to edit on the volume
+            self._editor.setSourceVolumeNode(self.case.volumeNode)
+        self._showChart()
+
+    def _showChart(self) -> None:
+        chart = self.case.drawing.chartNode() if self.case else None
+        self.plot.setMRMLPlotViewNode(plotViewNode(chart) if self._parameters else None)
+
+    def _beforeWrite(self) -> None:
+        """The surface goes first: Slicer would make it again at once, on the main thread."""
+        self._editor.saveStateForUndo()
+        removeSurface(self.case.segmentationNode)
+
+    def _measure(self) -> None:
+        """What can be said of the segment as it is now."""
+        if self.case is not None and self.case.has_segment():
+            if self.findings is None:
+                self.session.found[self.case.key] = Findings.measured(*self.case.size())
+            self.session.measure(self.case)
+            self.case.drawing.chart(self.findings)
+            self._showChart()
+
+    def _draw(self) -> None:
+        """Bring heat map, box and surface into line with what is known and wanted."""
+        if self.case is None:
+            return
+        self.case.drawing.shown, self.case.drawing.muted = self._entered, self._muted
+        self.case.drawing.update(self.findings)
+        if self.case.has_segment() and not self.session.busy:
+            self._surfaces.show(self.case.segmentationNode, self._parameters.show3D, self.case.structure)
+
+    # What happens by itself
+
+    def onTimer(self) -> None:
+        """Give the session its turn, and show what came of it."""
+        was = self.session.busy
+        self.session.tick()
+        if was and not self.session.busy and self.case and self._parameters:
+            self._writeBack()
+            self._observe()
+            self._draw()
+        if self._surfaces.poll():
+            slicer.app.layoutManager().resetThreeDViews()
+        if was != self.session.busy or time.monotonic() - self._updated > REDRAW_SECONDS:
+            self.update()
+        self._timer.start(BUSY_MS if self.session.busy or self._surfaces.busy else IDLE_MS)
+
+    def onSlice(self, k: int | None) -> None:
+        self.case.drawing.update(self.findings)
+        self.update()
+
+    def onEdited(self) -> None:
+        if self.case and not self.session.busy:
+            self._measure()
+            self._draw()
+            self.acted()
+
+    def update(self) -> None:
+        """Let the tabs show how things are."""
+        self._updated = time.monotonic()
+        for callback in self._listeners:
+            callback()
