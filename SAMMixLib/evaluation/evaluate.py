@@ -177,18 +177,17 @@ def _on_one_grid(
     prediction: Path, reference: Path, label: int | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Both masks, bool [k, j, i] in axial order, with their spacing in mm."""
-    import SimpleITK as sitk
-
     from SAMMixLib.imaging.grid import AxialGrid
-    from SAMMixLib.imaging.masks import mask_on_grid, read_mask
+    from SAMMixLib.imaging.masks import mask_on_grid, read_mask, whole_grid
 
-    truth = read_mask(reference, label)
+    mask, truth = read_mask(prediction), read_mask(reference, label)
     try:
-        array = mask_on_grid(read_mask(prediction), truth)
+        whole = whole_grid(truth, mask)
+        grid = AxialGrid.of(whole)
+        found, expected = (grid.to_stack(mask_on_grid(one, whole)) > 0 for one in (mask, truth))
     except SAMMixError as error:
         raise SAMMixError(f"{prediction} against {reference}: {error}") from None
-    grid = AxialGrid.of(truth)
-    return grid.to_stack(array) > 0, grid.to_stack(sitk.GetArrayFromImage(truth)) > 0, grid.spacing
+    return found, expected, grid.spacing
 
 
 def _evaluation(rows: list, volumes: list, provenance: dict[str, Any], seed: int) -> Evaluation:

@@ -203,6 +203,24 @@ def mask_on_grid(mask: sitk.Image, reference: sitk.Image) -> np.ndarray:
     return _placed(array, offset.astype(int)[::-1], grid)
 
 
+def whole_grid(one: sitk.Image, other: sitk.Image) -> sitk.Image:
+    """An image of the grid that two masks can be laid on: the first that is whole, or of two cut ones what holds both.
+
+    Raises:
+        SAMMixError: two cut masks lie too far apart to be of one scan.
+    """
+    whole = [mask for mask in (one, other) if not mask.HasMetaDataKey(CUT)]
+    if whole:
+        return whole[0]
+    grid, cut = AxialGrid.of(one), AxialGrid.of(other)
+    corners = np.rint(np.linalg.inv(grid.affine) @ cut.affine @ cut.corners)[:3]
+    low = np.minimum(0, corners.min(axis=1))
+    high = np.maximum(np.array(grid.size) - 1, corners.max(axis=1))
+    if not np.prod(high - low + 1) <= MAX_VOXELS:
+        raise SAMMixError("the two masks lie too far apart; they belong to different scans")
+    return sitk.ConstantPad(one, (-low).astype(int).tolist(), (high + 1 - grid.size).astype(int).tolist(), 0)
+
+
 def _placed(array: np.ndarray, offset: np.ndarray, grid: AxialGrid) -> np.ndarray:
     """An array [z, y, x] laid at `offset` into an empty one of the grid's size; what is set must lie inside."""
     whole = np.zeros(grid.size[::-1], np.uint8)

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from odd_files import phantom, segmentation
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.evaluation.evaluate import evaluate_volumes
+from SAMMixLib.evaluation.metrics import score_masks
 from SAMMixLib.imaging.masks import axial_mask, read_mask
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.structure import LIVER, SPLEEN
@@ -122,6 +124,37 @@ def test_a_segment_of_another_scan_is_refused(tmp_path, liver):
     path = segmentation(tmp_path / "s.seg.nrrd", liver, moved, [("liver", 1, 0, "")])
     with pytest.raises(SAMMixError, match="voxels off the volume's grid"):
         axial_mask(path, volume())
+
+
+@pytest.mark.parametrize("order", ["LPS", "RAS", "PIR"])
+def test_masks_that_are_cut_are_compared_on_a_grid_that_holds_both(tmp_path, liver, order):
+    """The reference is cut to its extent; the prediction lacks a slice and is whole, or cut on its own axes."""
+    found = sitk.Image(phantom().liver)
+    k = int(np.flatnonzero(liver.any(axis=(1, 2)))[0])
+    found[:, :, k] = 0
+    expected = score_masks(sitk.GetArrayFromImage(found) > 0, liver > 0, phantom().ct.GetSpacing()[::-1]).dice
+    files = {}
+    for name, mask in (("found", sitk.DICOMOrient(found, order)), ("truth", phantom().liver)):
+        (x0, y0, z0, x, y, z) = _bounds(mask)
+        cut = mask[x0 : x0 + x, y0 : y0 + y, z0 : z0 + z]
+        path = tmp_path / f"{name}.seg.nrrd"
+        files[name] = segmentation(path, sitk.GetArrayFromImage(cut), cut, [("liver", 1, 0, "")])
+    sitk.WriteImage(found, str(tmp_path / "found.nii.gz"))
+    for prediction in (files["found"], tmp_path / "found.nii.gz"):
+        for pair in ((prediction, files["truth"]), (files["truth"], prediction)):
+            (scores,) = evaluate_volumes([pair], {}).volumes
+            assert 0.5 < expected < 1 and scores["dice"] == pytest.approx(expected)
+
+
+def test_cut_masks_of_different_scans_are_refused(tmp_path, liver):
+    far = sitk.Image(phantom().liver)
+    far.SetOrigin((0, 0, 1e9))
+    files = [
+        segmentation(tmp_path / f"{n}.seg.nrrd", liver, grid, [("liver", 1, 0, "")])
+        for n, grid in enumerate((phantom().liver, far))
+    ]
+    with pytest.raises(SAMMixError, match="too far apart"):
+        evaluate_volumes([files], {})
 
 
 def _bounds(mask: sitk.Image) -> tuple[int, ...]:
