@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.dicom import is_dicom, parse
 
 TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
@@ -305,17 +306,13 @@ def _phase(one: Series) -> tuple[float, str]:
 
 def _header(path: str) -> Any:
     """The header of a DICOM file, None of any other; a directory of a medium (DICOMDIR) is none either."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
     try:
-        with open(path, "rb") as file:
-            if file.read(132)[128:] != b"DICM" and not path.lower().endswith(".dcm"):
-                return None
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=path.lower().endswith(".dcm"))
+        if not is_dicom(Path(path)):
+            return None
+        header = parse(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
         is_directory = header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY
         return header if header.get("Modality") and not is_directory else None
-    except (OSError, InvalidDicomError, ValueError, KeyError, AttributeError, NotImplementedError, EOFError):
+    except Exception:  # pydicom raises what its parsers raise
         return None
 
 

@@ -6,6 +6,7 @@ alone, whatever else a header says. GDCM, by way of SimpleITK, decodes compresse
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -124,6 +125,25 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
+class _Measured(io.BufferedReader):
+    """A file that is asked for no more bytes than it has: a damaged length would cost as much memory as it says."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._bytes = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size if size is None else min(size, self._bytes))
+
+
+def parse(path: str | Path, **options: Any) -> Dataset:
+    """pydicom's ``dcmread`` of a file. Raises what that raises."""
+    import pydicom
+
+    with _Measured(path) as file:
+        return pydicom.dcmread(file, **options)
+
+
 def read_header(path: Path) -> Dataset:
     """The header of a DICOM file, without its pixels.
 
@@ -131,11 +151,9 @@ def read_header(path: Path) -> Dataset:
         ValueError: it is damaged, or holds no DICOM object.
         OSError: it cannot be opened.
     """
-    import pydicom
-
     with quiet_pydicom():
         try:
-            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            dataset = parse(path, force=True, stop_before_pixels=True)
             if not any(tag in dataset for tag in ("SOPClassUID", "Modality", "Rows")):
                 raise ValueError("no DICOM object")
         except OSError:
@@ -160,11 +178,9 @@ def _files_under(folder: Path) -> Iterator[Path]:
 
 def _files_of_directory(path: Path) -> list[Path] | None:
     """The image files that a DICOMDIR lists, or None where the file is none."""
-    import pydicom
-
     with quiet_pydicom():
         try:
-            directory = pydicom.dcmread(path, force=True, specific_tags=["DirectoryRecordSequence"])
+            directory = parse(path, force=True, specific_tags=["DirectoryRecordSequence"])
             records = directory.get("DirectoryRecordSequence")
         except Exception:
             return None
@@ -430,12 +446,10 @@ class _Pixels:
 
 def _decode(file: File) -> np.ndarray:
     """The stored values of a file's frames [frames, rows, columns]."""
-    import pydicom
-
     columns, rows = file.size
     with quiet_pydicom():
         try:
-            dataset = pydicom.dcmread(file.path, force=True)
+            dataset = parse(file.path, force=True)
             syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", NATIVE[0]))
             if syntax in NATIVE:
                 stored = _native(dataset, file, big_endian=syntax == NATIVE[3])

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from SAMMixLib import __version__
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import atomic
+from SAMMixLib.imaging.dicom import is_dicom, parse
 from SAMMixLib.imaging.grid import SAME_VOXEL
 from SAMMixLib.imaging.writing import check_replaceable
 from SAMMixLib.structure import ALTERED, Structure
@@ -60,8 +61,6 @@ def check_sources(path: Path) -> None:
     Raises:
         SAMMixError: highdicom is missing, or the scan is not DICOM.
     """
-    from SAMMixLib.imaging.dicom import is_dicom
-
     _needed()
     if not path.exists():
         raise SAMMixError(f"{path}: no such file or folder")
@@ -236,9 +235,8 @@ def _headers(sources: Sequence[Path]) -> list[Dataset]:
     same each time.
     """
     import highdicom
-    from pydicom import dcmread
 
-    headers: list[Dataset] = [dcmread(file, stop_before_pixels=True) for file in sources]
+    headers: list[Dataset] = [parse(file, stop_before_pixels=True) for file in sources]
     for header in headers:
         header.SOPInstanceUID = header.get("SOPInstanceUID") or header.file_meta.MediaStorageSOPInstanceUID
         header.SOPClassUID = header.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
@@ -272,12 +270,9 @@ def _save(dataset: Any, path: Path) -> None:
 
 
 def _header(file: Path) -> Any:
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
     try:
-        return dcmread(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID", "Manufacturer"])
-    except (InvalidDicomError, OSError, ValueError):
+        return parse(file, stop_before_pixels=True, specific_tags=["Modality", "SeriesInstanceUID", "Manufacturer"])
+    except Exception:  # pydicom raises what its parsers raise
         return None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.dicom import SEG_STORAGE, quiet_pydicom, read_header
+from SAMMixLib.imaging.dicom import SEG_STORAGE, parse, quiet_pydicom, read_header
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -35,8 +35,6 @@ def read_dicom_seg(path: Path) -> list[Segment]:
     Raises:
         SAMMixError: another DICOM object, damaged, or its frames lie on no even grid.
     """
-    import pydicom
-
     try:
         header = read_header(path)
     except (ValueError, OSError) as error:
@@ -45,7 +43,7 @@ def read_dicom_seg(path: Path) -> list[Segment]:
         raise SAMMixError(f"{path}: this DICOM file is no SEG, so no mask")
     with quiet_pydicom():
         try:
-            dataset = pydicom.dcmread(path, force=True)
+            dataset = parse(path, force=True)
             planes, places, numbers = _frames(dataset)
             grid, slots = _grid(path, dataset, places)
             segments = []

@@ -115,3 +115,15 @@ def test_series_without_uids_are_told_apart_by_folder_and_words(tmp_path):
     found, left = walk(tmp_path)
     assert [len(entry.files) for entry in found] == [40] and len(left) == 1
     assert found[0].series == found[0].study == "" and found[0].patient == "x"
+
+
+def test_files_without_preamble_and_a_damaged_one(tmp_path):
+    """As old archives keep them: no preamble, no group of the file itself, and no extension."""
+    write_series(tmp_path / "in", "A", "1.2.1", 1, name="{}")
+    for path in (tmp_path / "in").iterdir():
+        content = path.read_bytes()[132:]
+        path.write_bytes(content[12 + int.from_bytes(content[8:12], "little") :])
+    (tmp_path / "in" / "x.dcm").write_bytes(content[:300] + b"\xff" * 40)
+    (entry,) = scans_of(tmp_path / "in", tmp_path / "out", Export(tmp_path / "notes.sqlite"))
+    with reading(entry) as volume:
+        assert volume.image.GetSize() == (16, 16, 40)

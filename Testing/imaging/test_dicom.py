@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -425,3 +427,17 @@ def test_a_file_without_integer_pixels_is_not_called_damaged(tmp_path):
         path.write_bytes(path.read_bytes()[:-12])  # the empty element, too
     message = refusal(tmp_path)
     assert "0.dcm: the file holds no integer pixels" in message and "damaged" not in message
+
+
+def test_a_damaged_length_costs_no_memory(tmp_path):
+    """pydicom asks its file for as many bytes as an element says, and Python gets memory for them first."""
+    modern(tmp_path)
+    with (tmp_path / "3.dcm").open("ab") as file:
+        file.write(b"\xe1\x7f\x10\x00OB\x00\x00" + (0xF0000000).to_bytes(4, "little") + b"few")
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(SAMMixError):
+            read_volume(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
