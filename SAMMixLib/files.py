@@ -52,6 +52,20 @@ def atomic(path: str | Path, durable: bool = False) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def remove_litter(folder: str | Path) -> None:
+    """Remove the files beside that :func:`atomic` left in a folder because its process was killed.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".0a1b2c3d-figures.json").write_text("{")
+    >>> remove_litter(folder)
+    >>> [*folder.iterdir()]
+    []
+    """
+    for beside in Path(folder).glob(f".{'[0-9a-f]' * 8}-*"):
+        beside.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A new folder beside `folder` to fill. It takes the place of `folder` when the block ends, and goes if it fails.

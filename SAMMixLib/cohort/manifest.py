@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from SAMMixLib.cohort.names import KnownNames
 from SAMMixLib.cohort.pacs import WITHOUT_UID, Export, Series
 from SAMMixLib.errors import SAMMixError
 
@@ -187,13 +188,12 @@ def _inside(name: str) -> str:
 
 def _named_once(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The same scans; where two have one name, the later one gets a number."""
-    taken: set[int] = set()  # hashes: eight bytes a scan, whatever the length of its name
+    taken = KnownNames()
     for entry in entries:
         name, count = entry.name, 1
-        while hash(name.lower()) in taken:  # some disks know no capitals
+        while not taken.add(name.lower()):  # some disks know no capitals
             count += 1
             name = f"{entry.name}-{count}"
-        taken.add(hash(name.lower()))
         yield entry if name == entry.name else replace(entry, name=name)
 
 

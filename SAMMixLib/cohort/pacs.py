@@ -10,7 +10,8 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,7 @@ class Export:
     """The headers of a DICOM export, noted in an SQLite file."""
 
     def __init__(self, notes: Path) -> None:
+        self._path = notes
         try:
             self._notes = sqlite3.connect(notes, check_same_thread=False)
             self._notes.executescript(
@@ -144,9 +146,9 @@ class Export:
     def note(self, file: os.DirEntry) -> None:
         """Note one file; one that is no DICOM is passed over, one that was noted before is not read again."""
         facts = file.stat()
-        row = self._notes.execute("SELECT bytes, changed FROM file WHERE path = ?", (file.path,)).fetchone()
+        row = self._execute("SELECT bytes, changed FROM file WHERE path = ?", (file.path,)).fetchone()
         if row == (facts.st_size, facts.st_mtime_ns):
-            self._notes.execute("UPDATE file SET seen = 1 WHERE path = ?", (file.path,))
+            self._execute("UPDATE file SET seen = 1 WHERE path = ?", (file.path,))
             return
         header = _header(file.path)
         if header is None:
@@ -154,21 +156,21 @@ class Export:
         normal, place = _place(header)
         folder = os.path.dirname(file.path)
         facts_of_series = _facts(header, folder)
-        self._notes.execute(
+        self._execute(
             "INSERT OR REPLACE INTO file VALUES (?, ?, ?, 1, ?, ?, ?, ?)",
             (file.path, facts.st_size, facts.st_mtime_ns, facts_of_series["uid"], folder, place, normal),
         )
         columns = ", ".join(OF_SERIES)
         marks = ", ".join("?" * len(OF_SERIES))
-        self._notes.execute(
+        self._execute(
             f"INSERT OR IGNORE INTO series ({columns}) VALUES ({marks})", [facts_of_series[key] for key in OF_SERIES]
         )
 
     def chosen(self) -> Iterator[Series]:
         """The one series of each study to segment. The others are handed to :meth:`leave`."""
-        self._notes.execute("DELETE FROM file WHERE seen = 0")
-        self._notes.commit()
-        studies = self._notes.execute(
+        self._execute("DELETE FROM file WHERE seen = 0")
+        self._execute("COMMIT")
+        studies = self._execute(
             "SELECT DISTINCT study FROM series WHERE uid IN (SELECT uid FROM file) ORDER BY patient, study"
         )
         for (study,) in studies:
@@ -181,10 +183,10 @@ class Export:
     def series_of(self, study: str) -> list[Series]:
         """The series of a study that have files, by number."""
         found = []
-        rows = self._notes.execute(f"SELECT {', '.join(OF_SERIES)} FROM series WHERE study = ?", (study,)).fetchall()
+        rows = self._execute(f"SELECT {', '.join(OF_SERIES)} FROM series WHERE study = ?", (study,)).fetchall()
         for row in rows:
             facts = dict(zip(OF_SERIES, row, strict=True))
-            files = self._notes.execute(
+            files = self._execute(
                 "SELECT path, place, upright, folder FROM file WHERE uid = ? ORDER BY path", (facts["uid"],)
             ).fetchall()
             if files:
@@ -198,21 +200,30 @@ class Export:
         """Keep why a series was left, for the table beside the results."""
         one = left.series
         row = (one.patient, one.study, one.uid, one.number, one.description, one.modality, len(one.files), left.reason)
-        self._notes.execute("INSERT INTO left_out VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._execute("INSERT INTO left_out VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def left_out(self) -> Iterator[dict[str, Any]]:
         """The series that were left, a row of the table each."""
-        for row in self._notes.execute("SELECT * FROM left_out ORDER BY patient, study, number"):
+        for row in self._execute("SELECT * FROM left_out ORDER BY patient, study, number"):
             yield dict(zip(LEFT_COLUMNS, row, strict=True))
 
     def close(self) -> None:
-        self._notes.commit()
+        with suppress(sqlite3.Error):  # what is not noted is read again
+            self._notes.commit()
         self._notes.close()
+
+    def _execute(self, command: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._notes.execute(command, values)
+        except sqlite3.Error as error:
+            raise SAMMixError(
+                f"{self._path}: cannot be written ({error}); free some disk space and run again"
+            ) from None
 
     def _alone(self, uid: str, folders: set[str]) -> bool:
         marks = ", ".join("?" * len(folders))
         query = f"SELECT COUNT(DISTINCT uid) FROM file WHERE folder IN ({marks})"
-        return self._notes.execute(query, sorted(folders)).fetchone()[0] == 1
+        return self._execute(query, sorted(folders)).fetchone()[0] == 1
 
 
 def choose(series: list[Series]) -> tuple[Series | None, list[Left]]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from SAMMixLib.cohort.manifest import Entry
+from SAMMixLib.cohort.names import KnownNames
 from SAMMixLib.errors import SAMMixError
 
 COLUMNS = ("pseudonym", "patient", "study", "series", "description", "path", "name")
@@ -34,9 +35,10 @@ class Pseudonyms:
                     os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
                 ) as file:
                     file.write(f"{FIRST}{secrets.token_hex(32)}\n{','.join(COLUMNS)}\n")
+            _end_last_line(key)
             with key.open(encoding="utf-8", newline="") as file:
                 first = file.readline().strip()
-                self._known = {row[0] for row in csv.reader(file) if row}
+                self._known = KnownNames(row[0] for row in csv.reader(file) if row)
         except (OSError, UnicodeDecodeError) as error:
             raise SAMMixError(f"{key}: the key file cannot be used ({error}); choose another place") from None
         if not re.fullmatch(rf"{FIRST}[0-9a-f]{{64}}", first):
@@ -52,13 +54,21 @@ class Pseudonyms:
         """The entry with a name that says nothing, noted in the key file; its paths are for the worker only."""
         patient = self.of("patient", entry.patient or entry.name)
         name = f"{patient}/{self.of('scan', entry.name)}"
-        if name not in self._known:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerow(
-                    (name, entry.patient, entry.study, entry.series, entry.description, entry.path, entry.name)
-                )
-            self._known.add(name)
+        if self._known.add(name):
+            row = (name, entry.patient, entry.study, entry.series, entry.description, entry.path, entry.name)
+            try:
+                with self.path.open("a", encoding="utf-8", newline="") as file:
+                    csv.writer(file).writerow(row)
+            except OSError as error:
+                raise SAMMixError(f"{self.path}: not written ({error.strerror}); free some disk space") from None
         return replace(entry, name=name)
+
+
+def _end_last_line(key: Path) -> None:
+    """Take away the beginning of a row that a killed run or a full disk left at the end: it is written anew."""
+    with key.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def without_identity(text: str, entry: Entry) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from SAMMixLib import __version__
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import sha256_of, write_text
+from SAMMixLib.files import sha256_of
 
 SCHEMA = 1
 DONE, FAILED = "done", "failed"
@@ -108,11 +110,14 @@ def read_record(place: Place) -> dict[str, Any] | None:
 
 
 def stored_records(out: Path) -> Iterator[dict[str, Any]]:
-    """All records in the folder of the results, sorted by name."""
-    for path in sorted((out / RECORDS).rglob("*.json")):
-        record = read_record(Place(out, path.relative_to(out / RECORDS).as_posix().removesuffix(".json")))
-        if record is not None:
-            yield record
+    """All records in the folder of the results, sorted by name within each folder."""
+    for folder, folders, files in os.walk(out / RECORDS):
+        folders.sort()
+        place = Path(folder).relative_to(out / RECORDS)
+        for name in sorted(file.removesuffix(".json") for file in files):
+            record = read_record(Place(out, (place / name).as_posix()))
+            if record is not None:
+                yield record
 
 
 def write_record(place: Place, record: dict[str, Any]) -> None:
@@ -121,10 +126,14 @@ def write_record(place: Place, record: dict[str, Any]) -> None:
     Raises:
         SAMMixError: the disk does not take it.
     """
+    beside = place.out / BESIDE / f"{secrets.token_hex(8)}.json"
     try:
-        place.record.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place.record, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        for folder in (beside.parent, place.record.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+        beside.replace(place.record)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         raise SAMMixError(f"{place.record}: not written ({error.strerror}); free some disk space") from None
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import atomic
 
 PARQUET, TABLE, LEFT_OUT = "results.parquet", "results.csv", "left_out.csv"
-ROWS_AT_ONCE = 5000
+ROWS_AT_ONCE = 500  # in memory; also a row group of the Parquet file
 COLUMNS = {
     "scan": "string", "patient": "string", "study": "string", "series": "string", "description": "string",
     "path": "string", "status": "string", "reason": "string", "volume_ml": "double", "first_slice": "int32",
@@ -44,34 +45,53 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class Rows:
-    """Rows on disk until the table is written, in the order of the cohort whatever the order they came in."""
+    """Rows on disk until the table is written, in the order of the cohort whatever the order they came in.
+
+    Each method raises SAMMixError where the disk takes no more.
+    """
 
     def __init__(self, spool: Path) -> None:
-        """Raises OSError where the disk takes no file."""
-        self._file = spool.open("w+b")
+        self._path = spool
+        with self._writing():
+            self._file = spool.open("w+b")
         self._starts = array("q")  # eight bytes a scan; -1: not come yet
 
     def add(self, number: int, row: dict[str, Any]) -> None:
         while len(self._starts) <= number:
             self._starts.append(-1)
-        self._starts[number] = self._file.seek(0, 2)
-        self._file.write(json.dumps(row).encode() + b"\n")
+        with self._writing():
+            self._starts[number] = self._file.seek(0, 2)
+            self._file.write(json.dumps(row).encode() + b"\n")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for start in self._starts:
             if start >= 0:
-                self._file.seek(start)
+                with self._writing():
+                    self._file.seek(start)
                 yield json.loads(self._file.readline())
 
     def begin_again(self, rows: Iterable[dict[str, Any]]) -> None:
         """Forget the rows so far and take these."""
-        self._file.truncate(0)
+        with self._writing():
+            self._file.truncate(0)
         self._starts = array("q")
         for number, row in enumerate(rows):
             self.add(number, row)
 
-    def close(self) -> None:
-        self._file.close()
+    def remove(self) -> None:
+        """What was not written yet is lost, and nobody needs it."""
+        with suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SAMMixError(
+                f"{self._path}: not written ({error.strerror}); free some disk space and run again"
+            ) from None
 
 
 def write_tables(rows: Iterable[dict[str, Any]], out: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from dask.utils import key_split
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import NoValidWorkerError
 
@@ -34,10 +37,13 @@ from SAMMixLib.cohort.records import (
 from SAMMixLib.cohort.results import PARQUET, Rows, row_of, write_left_out, write_tables
 from SAMMixLib.cohort.tasks import CohortPlugin, work
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import remove_litter
+from SAMMixLib.reports.viewer import ASSETS
 
 NOTES, ROWS = ".export.sqlite", ".rows.jsonl"
 WINDOW = 4  # scans handed over for each thread of the cluster, so that no worker waits for the next one
 LEAST_WINDOW = 32
+TOGETHER = 0.05  # seconds within which results are fetched by one message
 PATIENCE = "30s"  # for a scheduler that should be there
 
 
@@ -80,6 +86,16 @@ def local_cluster(workers: int, memory: str = "auto") -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ.MKL_NUM_THREADS": None,
         "distributed.worker.daemon": False,
         "distributed.logging.distributed": "critical",
+        # What Dask notes for its dashboard and for debugging grows for an hour, and costs more than the work of a row.
+        "distributed.admin.low-level-log-length": 100,
+        "distributed.admin.system-monitor.log-length": 10,
+        "distributed.admin.tick.interval": "500ms",
+        "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
+        "distributed.worker.profile.enabled": False,
+        # A worker keeps the memory of its largest scan for the next one: paused for it, it would wait for ever.
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.target": False,
     }
     with (
         dask.config.set(settings),
@@ -158,7 +174,7 @@ def run_cohort(
 
 def threads_of(client: Client) -> int:
     """The threads of all workers together, each of which takes a scan at a time."""
-    return sum(worker["nthreads"] for worker in client.scheduler_info()["workers"].values())
+    return sum(client.nthreads().values())
 
 
 def key_file(out: Path) -> Path:
@@ -171,6 +187,8 @@ def _prepare(out: Path, settings: Settings) -> Pseudonyms | None:
         out.mkdir(parents=True, exist_ok=True)
         for room in (TRIES, BESIDE):  # what a killed run left
             shutil.rmtree(out / room, ignore_errors=True)
+        for folder in (out, out / ASSETS):
+            remove_litter(folder)
     except OSError as error:
         raise SAMMixError(f"{out}: cannot be made ({error.strerror}); choose another folder") from None
     return Pseudonyms(key_file(out)) if settings.anonymise else None
@@ -195,9 +213,8 @@ def _finish(out: Path, rows: Rows, export: Export, settings: Settings, hidden: P
         count = write_left_out(left, columns, out)
         write_page(rows, out, viewer=settings.viewer, left_out=count)
     finally:
-        rows.close()
+        rows.remove()
         export.close()
-        (out / ROWS).unlink(missing_ok=True)
         for room in (TRIES, BESIDE):
             shutil.rmtree(out / room, ignore_errors=True)
         if hidden:
@@ -217,65 +234,90 @@ def _hidden_row(row: dict[str, Any], hidden: Pseudonyms) -> dict[str, Any]:
     }
 
 
+@dataclass
+class Handed:
+    """A scan with the cluster: its number in the cohort, and how often it was handed over."""
+
+    number: int
+    entry: Entry
+    times: int = 0
+
+
 def results_of(client: Client, entries: Iterable[Entry], plugin: CohortPlugin) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the record of each scan, as they come. A window of them is with the cluster at a time.
+
+    Half a window is handed over at once, and what came meanwhile is fetched at once: a message costs more than a task.
 
     Raises:
         SAMMixError: the scheduler is gone.
     """
-    waiting: dict[Any, tuple[int, Entry]] = {}  # by the task's key
+    found = itertools.starmap(Handed, enumerate(entries))
+    waiting: dict[Any, Handed] = {}  # by the task's key
+    again: list[Handed] = []
     coming = as_completed()
-    handed = Counter()
-
-    def hand_over(number: int, entry: Entry) -> None:
-        # Keys that begin alike are one group: the scheduler keeps something of each group for good.
-        handed[number] += 1
-        future = client.submit(
-            work,
-            entry,
-            plugin.name,
-            key=("scan", plugin.name, number, handed[number]),
-            retries=TRIES_AT_MOST - 1,
-            pure=False,
-        )
-        waiting[future.key] = (number, entry)
-        coming.add(future)
-
-    def take() -> Iterator[tuple[int, dict[str, Any]]]:
-        future = next(coming)
-        number, entry = waiting.pop(future.key)
-        record = _outcome(future, entry, plugin.settings)
-        if record is None and handed[number] < TRIES_AT_MOST:
-            hand_over(number, entry)  # its worker was killed by a neighbour's work, perhaps
-            return
-        handed.pop(number)
-        yield number, record or _killed(entry, plugin.settings)
-
     window = LEAST_WINDOW
-    for number, entry in enumerate(entries):
-        if number % LEAST_WINDOW == 0:  # workers may come and go
-            window = max(LEAST_WINDOW, WINDOW * threads_of(client))
-        while len(waiting) >= window:
-            yield from take()
-        hand_over(number, entry)
-    while waiting:
-        yield from take()
+    while True:
+        if len(waiting) <= window // 2:
+            window = max(LEAST_WINDOW, WINDOW * threads_of(client))  # workers may come and go
+            batch = again + list(itertools.islice(found, max(0, window - len(waiting) - len(again))))
+            again = []
+            if batch:
+                futures = _hand_over(client, batch, plugin.name)
+                waiting |= {future.key: scan for future, scan in zip(futures, batch, strict=True)}
+                coming.update(futures)
+                del futures  # whoever holds a future has its result kept by the cluster
+        if not waiting:
+            return
+        for key, outcome in _outcomes(client, _ready(coming)):
+            scan = waiting.pop(key)
+            if isinstance(outcome, KilledWorker) and scan.times < TRIES_AT_MOST:
+                again.append(scan)  # its worker was killed by a neighbour's work, perhaps
+            else:
+                yield scan.number, _record(outcome, scan.entry, plugin.settings)
 
 
-def _outcome(future: Any, entry: Entry, settings: Settings) -> dict[str, Any] | None:
-    """The record that the task returned or failed with; None where a worker was killed."""
+def _hand_over(client: Client, batch: list[Handed], plugin: str) -> list[Future]:
+    key_split.cache_clear()  # Dask's own notes of the last 100,000 keys
+    for scan in batch:
+        scan.times += 1
+    return client.map(
+        work,
+        [scan.entry for scan in batch],
+        plugin=plugin,
+        # Keys that begin alike are one group: the scheduler keeps something of each group for good.
+        key=[("scan", plugin, scan.number, scan.times) for scan in batch],
+        retries=TRIES_AT_MOST - 1,
+        pure=False,
+    )
+
+
+def _ready(coming: as_completed) -> list[Future]:
+    """The next one, and those that come soon after it."""
+    first = next(coming)
+    time.sleep(TOGETHER)
+    return [first, *coming.next_batch(block=False)]
+
+
+def _outcomes(client: Client, futures: list[Future]) -> Iterator[tuple[Any, dict[str, Any] | BaseException]]:
+    """The key of each task with what it returned, or with what it failed with.
+
+    Raises:
+        SAMMixError: the scheduler is gone.
+    """
     try:
-        return future.result()
-    except KilledWorker:
-        return None
+        records = client.gather({future.key: future for future in futures}, errors="skip")
+        for future in futures:
+            yield future.key, records[future.key] or future.exception() or future.result()
     except (FutureCancelledError, NoValidWorkerError, OSError) as error:
         raise SAMMixError(f"the Dask scheduler is gone ({type(error).__name__}); run again to go on") from None
-    except Exception as error:
-        return _failed(entry, settings, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def _killed(entry: Entry, settings: Settings) -> dict[str, Any]:
-    return _failed(entry, settings, "its worker was killed at every try (out of memory, or a crash)")
+def _record(outcome: dict[str, Any] | BaseException, entry: Entry, settings: Settings) -> dict[str, Any]:
+    if isinstance(outcome, KilledWorker):
+        return _failed(entry, settings, "its worker was killed at every try (out of memory, or a crash)")
+    if isinstance(outcome, BaseException):
+        return _failed(entry, settings, f"{type(outcome).__name__}: {outcome}".splitlines()[0])
+    return outcome
 
 
 def _failed(entry: Entry, settings: Settings, reason: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Usage: python Testing/cohort/many_rows.py ROWS FOLDER
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -17,7 +18,7 @@ from SAMMixLib.cohort.engine import ModelSource
 from SAMMixLib.cohort.records import DONE, Settings, new_record, stamp_of
 from SAMMixLib.cohort.tasks import CohortPlugin
 
-EVERY = 5000  # rows between two looks at the memory
+LOOKS = (1_000, 10_000, 20_000, 50_000, 100_000)  # rows after which the memory is looked at
 
 
 class StubPlugin(CohortPlugin):
@@ -32,21 +33,25 @@ class StubPlugin(CohortPlugin):
         }  # fmt: skip
 
 
-def main(count: int, folder: Path) -> None:
+def write_manifest(folder: Path, count: int) -> Path:
     table = folder / "manifest.csv"
     with table.open("w") as file:
         file.write("path,patient\n")
         for number in range(count):
             file.write(f"scans/patient{number // 2:06}/ct{number % 2}.nii.gz,patient{number // 2:06}\n")
-    here, memory = psutil.Process(), []
+    return table
 
-    def watch(record):
-        watch.seen += 1
-        if watch.seen % EVERY == 0:
-            memory.append(round(here.memory_info().rss / 2**20))
-            print(f"{watch.seen} rows, {memory[-1]} MiB", flush=True)
 
-    watch.seen = 0
+def main(count: int, folder: Path) -> None:
+    table = write_manifest(folder, count)
+    here, memory, seen = psutil.Process(), {}, itertools.count(1)
+
+    def watch(_record):
+        number = next(seen)
+        if number in LOOKS:
+            memory[number] = round(here.memory_info().rss / 2**20, 1)
+            print(f"{number} rows, {memory[number]} MiB", flush=True)
+
     run.CohortPlugin = StubPlugin
     settings = Settings(str(folder / "out"), model="stub", model_hash="0" * 64)
     with run.local_cluster(1) as client:
@@ -62,7 +67,7 @@ def main(count: int, folder: Path) -> None:
                 "done": summary.counts[DONE],
                 "wall_ms_a_row": round(1000 * took / count, 3),
                 "scheduler_and_client_cpu_ms_a_row": round(1000 * used / count, 3),
-                "memory_mib": memory,
+                "memory_mib": memory | {"with table and page": round(here.memory_info().rss / 2**20, 1)},
             }
         )
     )
