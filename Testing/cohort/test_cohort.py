@@ -15,9 +15,20 @@ import pytest
 import SimpleITK as sitk
 from stub_model import HASH, stub_source, write_scan
 
-from SAMMixLib.cohort.records import Place, Settings, read_record
+from SAMMixLib.cohort.manifest import Entry
+from SAMMixLib.cohort.pseudonyms import Pseudonyms
+from SAMMixLib.cohort.records import (
+    Place,
+    Settings,
+    new_record,
+    read_record,
+    stamp_of,
+    stored_records,
+    write_record,
+)
 from SAMMixLib.cohort.run import key_file, run_cohort, running_cluster
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import remove_litter
 
 
 def table(out: Path) -> dict[str, dict[str, str]]:
@@ -114,7 +125,6 @@ def test_manifest_names_its_scans_and_rows_without_a_file_fail(cohort, tmp_path)
 
 def test_a_full_disk_is_a_reason_and_not_the_scans_last_word(tmp_path, monkeypatch):
     from SAMMixLib.cohort import tasks
-    from SAMMixLib.cohort.manifest import Entry
 
     (tmp_path / "calls").mkdir()
     scan = write_scan(tmp_path / "one.nii.gz")
@@ -214,3 +224,51 @@ def test_viewer_scan_holds_the_mask(tmp_path):
     original = sitk.GetArrayFromImage(sitk.DICOMOrient(volume.image, "LPS"))
     assert np.array_equal(read[0] > 0, original == 100)
     assert np.abs(read[1] - np.clip(original, -200, 310)).max() <= 1
+
+
+def test_a_kill_while_the_tables_are_written_leaves_the_old_ones_and_no_litter(tmp_path):
+    """A process is killed after the first row group of both tables is written."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from SAMMixLib.cohort.records import Settings, new_record, stamp_of
+from SAMMixLib.cohort.results import ROWS_AT_ONCE, row_of, write_tables
+def rows(count):
+    for number in range(count):
+        yield row_of(new_record(f"scan{number}", stamp_of([]), Settings(sys.argv[1])))
+    if count > 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+write_tables(rows(3), Path(sys.argv[1]))
+write_tables(rows(2 * ROWS_AT_ONCE), Path(sys.argv[1]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
+    assert killed.returncode != 0
+    import pyarrow.parquet as parquet
+
+    assert [*table(tmp_path)] == ["scan0", "scan1", "scan2"]
+    assert parquet.read_table(tmp_path / "results.parquet").num_rows == 3
+    assert len([*tmp_path.iterdir()]) > 2
+    remove_litter(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.parquet"]
+
+
+def test_a_row_of_the_key_file_that_was_torn_is_written_anew(tmp_path):
+    key = tmp_path / "out.key.csv"
+    entry = Entry("one", "/a/one.nii.gz", patient="Anna")
+    hidden = Pseudonyms(key)
+    name = hidden.hide(entry).name
+    whole = key.read_text()
+    key.write_text(whole[:-9])
+    again = Pseudonyms(key)
+    assert again.hide(entry).name == name and key.read_text() == whole
+    again.hide(entry)
+    assert key.read_text() == whole
+
+
+def test_records_of_an_interrupted_run_are_found_without_half_ones(tmp_path):
+    for name in ("b/two", "a/one"):
+        write_record(Place(tmp_path, name), new_record(name, stamp_of([]), Settings(str(tmp_path))))
+    (tmp_path / "records" / "a" / "half.json").write_text('{"schema": 1, "scan"')
+    assert [record["scan"] for record in stored_records(tmp_path)] == ["a/one", "b/two"]
+    assert not [*(tmp_path / ".beside").iterdir()]
