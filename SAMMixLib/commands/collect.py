@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> dict:
     for ks, label, masks in ((chosen, True, mask), (without, False, None)):
         if ks:
             own = None if masks is None else masks[ks]
-            labels = [label] * len(ks) if own is None else own.any((1, 2))
+            labels = [label] * len(ks) if own is None else own.any((1, 2)).tolist()
             training_set.add(patient, ks, stack.array[ks], stack.spacing[1:], labels, own, provenance)
     entries = [entry for entry in training_set.entries() if entry.active]
     shown = [entry.has_mask for entry in entries if entry.label]

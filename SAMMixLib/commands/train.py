@@ -137,8 +137,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.recipe:
         return read_recipe(options.recipe, options.data_root)
     listed = _listed(options.labelled_list) if options.labelled_list else None
-    hu_range = tuple(options.hu_range or (-40.0, 160.0))
-    sources = [DatasetSpec(path, hu_range) for path in options.data]
+    low, high = options.hu_range or (-40.0, 160.0)
+    sources = [DatasetSpec(path, (low, high)) for path in options.data]
     return Recipe(sources, _config(options), options.validation or [], listed)
 
 

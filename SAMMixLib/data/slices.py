@@ -145,8 +145,7 @@ def choose_labelled(dataset: SliceDataset, count: int, seed: int) -> np.ndarray:
     order = {name: place for place, name in enumerate(random.permutation(dataset.patient_names()))}
     turns: dict[str, int] = {}
     rank = []
-    for position in usable:
-        name = dataset.patients[position]
+    for name in dataset.patients[usable].tolist():
         turns[name] = turns.get(name, -1) + 1
         rank.append((turns[name], order[name]))
     taken = sorted(range(len(usable)), key=rank.__getitem__)[:count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class DatasetSpec:
         Raises:
             TypeError: `data` is no object, or holds an unknown entry.
         """
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        return cls(**{key: _as_tuple(value) for key, value in data.items()})
 
     def at(self, root: Path) -> DatasetSpec:
         """The same with its path below `root`."""
@@ -62,3 +63,7 @@ class DatasetSpec:
             wanted = split_patients(patients_in(self.path), {"taken": wanted}, seed=0)["taken"]
         data = read_slices(self.path, size, self.hu_range, self.middle, wanted, self.mask_value)
         return data.select(~np.isin(data.patients, self.exclude))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

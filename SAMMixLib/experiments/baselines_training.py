@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.baselines_network import BASELINES, NetworkPredictor, log_odds
 from SAMMixLib.files import atomic
 from SAMMixLib.inference.device import Runtime
+from SAMMixLib.networks.baselines.multimix import MultiMix
 from SAMMixLib.training.checkpoint import load_trained_state, trained_state
 from SAMMixLib.training.curves import plot_curves
 from SAMMixLib.training.loaders import CLASSIFY, SEGMENT, Batch, SliceBatches, step_seed
@@ -146,9 +147,10 @@ class BaselineTrainer(TrainingRun):
 
     def joint_losses(self, outlined: Batch, every: Batch) -> dict[str, Tensor]:
         """Cross entropy of the slices on all of them, Dice on those with a mask."""
+        network = cast("MultiMix", self.network)
         with self.runtime.autocast():
-            classes = self.network.classify(every.slices.to(self.runtime.device))
-            logits, _ = self.network(outlined.slices.to(self.runtime.device))
+            classes = network.classify(every.slices.to(self.runtime.device))
+            logits, _ = network(outlined.slices.to(self.runtime.device))
         cross_entropy = F.binary_cross_entropy_with_logits(log_odds(classes), every.labels.to(self.runtime.device))
         dice = _dice(log_odds(logits)[:, None], outlined.masks[:, None].float().to(self.runtime.device))
         return {

@@ -41,7 +41,7 @@ def keep_examples(
     for name, data in tests.items():
         predicted = found[name]
         for n in chosen(data):
-            box = predicted.boxes[n] if predicted.boxes else ()
+            box = predicted.boxes[n] if predicted.boxes else np.empty((0, 4))
             arrays["image"].append((windowed(data.images[[n]], model)[0, 0] * 255).byte().numpy())
             arrays["reference"].append(data.masks[n] > 0)
             arrays["mask"].append(predicted.masks[n])

@@ -116,6 +116,7 @@ def _run_process(work: Path, folder: Path, progress: Progress) -> None:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
         )
+        assert process.stdout is not None
         try:
             for line in process.stdout:
                 if line.startswith(PROGRESS):

@@ -69,7 +69,7 @@ class Protocol:
     middle: dict[str, float]  # share of each scan's slices around its centre, to train on and to test on
     cross_domain: tuple[DatasetSpec, ...]
     config: Config
-    budget: dict[str, float]  # {"seconds": processor seconds of training steps} or {"epochs": passes}
+    budget: dict[str, Any]  # {"seconds": processor seconds of training steps} or {"epochs": passes}
     rows: tuple[Row, ...]
 
     def cells(self) -> list[Cell]:

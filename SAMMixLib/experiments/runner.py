@@ -66,12 +66,13 @@ def run_cells(
 
 def write_results(protocol: Protocol, folder: Path) -> list[Path]:
     """Tables, plots and example slices of all runs that are done."""
-    done = [cell for cell in protocol.cells() if read_result(folder, cell) is not None]
+    results = [(cell, read_result(folder, cell)) for cell in protocol.cells()]
+    done = [(cell, result) for cell, result in results if result is not None]
     if not done:
         return []
-    written = write_outputs([read_result(folder, cell) for cell in done], folder)
+    written = write_outputs([result for _, result in done], folder)
     # One line for each row, its first seed's; a cell that an older version ran kept no examples.
-    shown = {cell.name: folder / cell.key for cell in reversed(done) if (folder / cell.key / FILE).is_file()}
+    shown = {cell.name: folder / cell.key for cell, _ in reversed(done) if (folder / cell.key / FILE).is_file()}
     if shown:
         write_together(folder, {"examples.png": montage(list(reversed(shown.items())))})
         written.append(folder / "examples.png")

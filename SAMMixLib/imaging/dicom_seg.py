@@ -108,7 +108,7 @@ def _grid(path: Path, dataset: Dataset, positions: np.ndarray) -> tuple[sitk.Ima
 
     orientation = np.array(value("PlaneOrientationSequence", "ImageOrientationPatient"), float).reshape(2, 3)
     spacing = [float(step) for step in value("PixelMeasuresSequence", "PixelSpacing")]
-    normal = np.cross(*orientation)
+    normal = np.cross(orientation[0], orientation[1])
     along = positions @ normal
     heights = np.unique(np.round(along, 3))
     step = float(np.diff(heights).min()) if len(heights) > 1 else 0.0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_VOXEL = 0.05  # voxels by which two grids may differ through rounding and still be one
 MAX_SHEAR = 1e-3  # sine of the angle by which axes may miss 90 degrees: 0.3 mm over 300 mm
+
+
+Number = TypeVar("Number", int, float)
 
 
 class HasGrid(Protocol):
@@ -54,15 +57,15 @@ class AxialGrid:
     def of(cls, image: HasGrid) -> AxialGrid:
         """The grid of a SimpleITK image or of a reader that has read a header."""
         direction = np.reshape(image.GetDirection(), (3, 3))
-        return cls(direction, tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetSize()))
+        return cls(direction, _triple(image.GetSpacing()), _triple(image.GetOrigin()), _triple(image.GetSize()))
 
     @classmethod
     def from_affine(cls, affine: np.ndarray | Sequence, size: Sequence[int]) -> AxialGrid:
         """The grid of an affine [4, 4], voxel index (x, y, z, 1) -> LPS mm, and its voxels along x, y, z."""
         affine = np.asarray(affine, float)
         voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
-        origin = tuple(affine[:3, 3].tolist())
-        return cls(affine[:3, :3] / voxel_mm, tuple(voxel_mm.tolist()), origin, tuple(int(n) for n in size))
+        origin = _triple(affine[:3, 3].tolist())
+        return cls(affine[:3, :3] / voxel_mm, _triple(voxel_mm.tolist()), origin, _triple(int(n) for n in size))
 
     @cached_property
     def affine(self) -> np.ndarray:
@@ -90,17 +93,19 @@ class AxialGrid:
     @cached_property
     def signs(self) -> tuple[int, int, int]:
         """-1 for each axis of the stack (k, j, i) that runs against the array's, else 1."""
-        return tuple(-1 if self.direction[row, axis] < 0 else 1 for row, axis in zip((2, 1, 0), self.axes, strict=True))
+        return _triple(
+            -1 if self.direction[row, axis] < 0 else 1 for row, axis in zip((2, 1, 0), self.axes, strict=True)
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows and columns of the stack."""
-        return tuple(self.size[axis] for axis in self.axes)
+        return _triple(self.size[axis] for axis in self.axes)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """mm along k, j, i of the stack."""
-        return tuple(self.voxel_mm[axis] for axis in self.axes)
+        return _triple(self.voxel_mm[axis] for axis in self.axes)
 
     def to_stack(self, array: np.ndarray) -> np.ndarray:
         """A view of an array [z, y, x] as the stack [k, j, i]; writing to it writes the array."""
@@ -157,3 +162,8 @@ class AxialGrid:
             towards[axis] = letters[sign < 0]
         code = "".join(towards[axis] for axis in range(3))
         return f"{row(self.size)} of {row(self.voxel_mm)} mm, {code}, origin {row(self.origin)}"
+
+
+def _triple(values: Iterable[Number]) -> tuple[Number, Number, Number]:
+    x, y, z = values
+    return x, y, z

@@ -11,8 +11,9 @@ import gzip
 import math
 import zlib
 from contextlib import closing
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import Literal, get_args
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,6 +25,7 @@ from SAMMixLib.imaging.itk import HEADER_KEY
 OURS = b"SAMMix"
 """What the field ``descrip`` of the files that we write says."""
 
+ByteOrder = Literal["<", ">"]
 MAX_VOXELS = 1 << 31
 MAX_OFFSET = 1 << 28  # bytes of header extensions
 CHUNK = 1 << 22
@@ -256,11 +258,11 @@ def _contradictions(
     return []
 
 
-def _read_header(path: Path, stream: IO[bytes]) -> tuple[np.ndarray, str]:
+def _read_header(path: Path, stream: BufferedIOBase) -> tuple[np.ndarray, ByteOrder]:
     """The header as a numpy record, and the byte order of the file, ``<`` or ``>``."""
     start = stream.read(4)
     for size, layout in SIZES.items():
-        for order in "<>":
+        for order in get_args(ByteOrder):
             if len(start) == 4 and int(np.frombuffer(start, order + "i4")[0]) == size:
                 content = start + stream.read(size - 4)
                 if len(content) < size:
@@ -302,7 +304,7 @@ def _shape(path: Path, header: np.ndarray) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _read_voxels(path: Path, stream: IO[bytes], header: np.ndarray, order: str) -> np.ndarray:
+def _read_voxels(path: Path, stream: BufferedIOBase, header: np.ndarray, order: ByteOrder) -> np.ndarray:
     """[z, y, x], scaled by slope and intercept; float64 becomes float32, as does every scaled type that needs it."""
     offset, least = float(header["vox_offset"]), header.dtype.itemsize
     if not least <= offset <= MAX_OFFSET:
@@ -327,7 +329,7 @@ def _scaled(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
         return voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
 
 
-def _take(stream: IO[bytes], count: int, keep: bool = False) -> bytearray:
+def _take(stream: BufferedIOBase, count: int, keep: bool = False) -> bytearray:
     """The next bytes in pieces, so that a header that promises too much costs no memory."""
     content, left = bytearray(), count
     while left > 0 and (piece := stream.read(min(CHUNK, left))):
@@ -337,7 +339,7 @@ def _take(stream: IO[bytes], count: int, keep: bool = False) -> bytearray:
     return content
 
 
-def _read_to_end(stream: IO[bytes]) -> None:
+def _read_to_end(stream: BufferedIOBase) -> None:
     """Let gzip compare its checksum; what follows the last member is nobody's business."""
     try:
         _take(stream, MAX_OFFSET)

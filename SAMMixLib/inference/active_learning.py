@@ -102,7 +102,7 @@ def joined(scans: Sequence[Candidates]) -> Candidates:
     return Candidates(slices, np.concatenate(z), signs, features)
 
 
-def facility_location(found: Candidates, known: Sequence[bool], count: int) -> list[int]:
+def facility_location(found: Candidates, known: np.ndarray | Sequence[bool], count: int) -> list[int]:
     """Positions of up to `count` candidates, the best first; those that are `known` (bool [n]) count as labelled."""
     free = ~np.asarray(known, bool)
     alike = similarity(found)

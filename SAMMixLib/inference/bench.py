@@ -85,6 +85,7 @@ def time_naive(
     framed = resize.apply(stack.array[chosen])
     slices = windowed(framed, model.config).to(device)
     whole = torch.tensor([[0.0, 0.0, model.config.size, model.config.size]], device=device)
+    started = 0.0
     for n, one in enumerate(slices):
         if n == 1:
             started = time.perf_counter()
@@ -92,9 +93,7 @@ def time_naive(
     return (time.perf_counter() - started) / sample
 
 
-def time_naive_apart(
-    bundle: Path, ct: Path, device: torch.device, sample: int, base_weights: Path | None = None
-) -> float:
+def time_naive_apart(bundle: Path, ct: Path, device: str, sample: int, base_weights: Path | None = None) -> float:
     """:func:`time_naive` in a process of its own, with nothing tuned, as a plain script would run."""
     arguments = [bundle, ct, device, sample, *([base_weights] if base_weights else [])]
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

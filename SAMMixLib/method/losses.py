@@ -38,4 +38,4 @@ def activation_loss(maps: Tensor, masks: Tensor) -> Tensor:
     """
     g = maps[:, 1:].float().relu()
     g = g / g.detach().amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)
-    return _soft_dice(g, F.adaptive_avg_pool2d(masks[:, None].float(), g.shape[2:]))
+    return _soft_dice(g, F.adaptive_avg_pool2d(masks[:, None].float(), (g.shape[2], g.shape[3])))

@@ -93,7 +93,10 @@ class SAMMix(nn.Module):
 
         It sees the slices, or where it shares the encoder, the `features` of :meth:`encode_frozen`.
         """
-        seen = features if self.shares_encoder else slices
+        seen = slices
+        if self.shares_encoder:
+            assert features is not None
+            seen = features
         return self.classifier(seen.to(self.classifier.head.weight.dtype))
 
     def prompted(self, logit: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor
 
 from SAMMixLib.config import LITE_MEDSAM, ModelConfig
@@ -11,7 +13,7 @@ from SAMMixLib.models.base_weights import load_lite_medsam_weights
 from SAMMixLib.networks.classifiers.encoder_head import EncoderHead
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.lora import add_lora, fold_lora
-from SAMMixLib.networks.sam.backbone import Backbone
+from SAMMixLib.networks.sam.backbone import Backbone, SplitEncoder
 from SAMMixLib.networks.sam.lite_medsam import build_lite_medsam
 
 
@@ -23,7 +25,8 @@ def build_model(config: ModelConfig, base_weights: dict[str, Tensor] | None = No
             with random weights, which only tests want.
     """
     backbone = _build_backbone(config, base_weights)
-    backbone.image_encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
+    encoder = add_lora(backbone.image_encoder, config.lora_rank, config.lora_targets, config.lora_blocks)
+    backbone.image_encoder = cast("SplitEncoder", encoder)  # peft hands on every name of the encoder
     return SAMMix(config, build_classifier(config, backbone), backbone)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -36,6 +36,9 @@ from SAMMixLib.networks.lora import load_lora
 from SAMMixLib.networks.strict import load_strictly
 from SAMMixLib.structure import LIVER
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 def save_bundle(
     model: SAMMix, config: Config, training: dict[str, Any], folder: Path, *, replace: bool = False
@@ -58,7 +61,7 @@ def save_bundle(
         with atomic_folder(folder) as beside:
             save_file(_compact(model.classifier.state_dict()), beside / CLASSIFIER)
             save_file(_compact(model.backbone.mask_decoder.state_dict()), beside / DECODER)
-            model.backbone.image_encoder.save_pretrained(beside / "adapter")
+            cast("PeftModel", model.backbone.image_encoder).save_pretrained(str(beside / "adapter"))
             (beside / "adapter" / "README.md").unlink(missing_ok=True)  # peft's empty model card
             card = _card(config, training, folder.name)
             card["sha256"] = {name: sha256_of(beside / name) for name in FILES}
@@ -106,7 +109,7 @@ def load_bundle(folder: str | Path, base_weights: str | Path | None = None, fold
         model = build_folded(bundle.config.model, weights, adapter, where)
     else:
         model = build_model(bundle.config.model, weights)
-        load_lora(model.backbone.image_encoder, adapter, where)
+        load_lora(cast("PeftModel", model.backbone.image_encoder), adapter, where)
     load_strictly(model.classifier, _tensors(bundle, CLASSIFIER), str(bundle.folder / CLASSIFIER))
     load_strictly(model.backbone.mask_decoder, _tensors(bundle, DECODER), str(bundle.folder / DECODER))
     return model.eval()

@@ -6,7 +6,7 @@ peft is imported where adapters learn; segmenting needs their product alone, and
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 class SplitQKV(nn.Module):
     """SAM's fused ``qkv`` layer as three linear layers, equal within rounding, so that peft can adapt q and v alone."""
+
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ def fold_lora(
     Raises:
         SAMMixError: as :func:`add_lora`; or `adapter` does not fit the encoder, which then stays as it is.
     """
-    layers = {name: encoder.get_submodule(name) for name in _split_targets(encoder, targets, blocks)}
+    layers = {name: _linear(encoder, name) for name in _split_targets(encoder, targets, blocks)}
     expected = {}
     for name, layer in layers.items():
         expected[_peft_name(name, "A")] = torch.empty(rank, layer.in_features, device="meta")
@@ -90,6 +94,10 @@ def fold_lora(
     with torch.no_grad():
         for name, layer in layers.items():
             layer.weight += adapter[_peft_name(name, "B")] @ adapter[_peft_name(name, "A")]
+
+
+def _linear(encoder: nn.Module, name: str) -> nn.Linear:
+    return cast("nn.Linear", encoder.get_submodule(name))
 
 
 def _peft_name(layer: str, matrix: str) -> str:
@@ -105,6 +113,5 @@ def _split_targets(encoder: nn.Module, targets: str, blocks: int | None) -> list
     if hasattr(encoder, "layers"):
         raise SAMMixError("lora_targets 'q,v' needs a SAM ViT backbone; use 'qkv' with lite_medsam")
     for name in layers:
-        attention = encoder.get_submodule(name.removesuffix(".qkv"))
-        attention.qkv = SplitQKV(attention.qkv)
+        encoder.get_submodule(name.removesuffix(".qkv")).qkv = SplitQKV(_linear(encoder, name))
     return [f"{name}.{part}" for name in layers for part in "qv"]

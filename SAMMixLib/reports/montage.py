@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _draw_tile(axes: Axes, result: SegmentationResult, k: int, reference: np.nda
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
-def draw_cam(axes: Axes, cam: np.ndarray, aspect: str = "equal") -> None:
+def draw_cam(axes: Axes, cam: np.ndarray, aspect: Literal["equal", "auto"] = "equal") -> None:
     """A CAM [h, w], 0 to 1, as heat that hides nothing where it is low."""
     from matplotlib import colormaps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def ct_augmentation() -> Compose:
 def augmented(transform: Compose, images: Tensor, masks: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Slices ``[n, 1, S, S]`` in 0..1 and masks ``[n, S, S]``, each pair moved alike."""
     pairs = [
-        transform({"image": image, "mask": torch.as_tensor(mask)[None].float()})
+        cast("dict[str, Tensor]", transform({"image": image, "mask": torch.as_tensor(mask)[None].float()}))
         for image, mask in zip(images, masks, strict=True)
     ]
     images = torch.stack([torch.as_tensor(pair["image"]) for pair in pairs]).clamp(0, 1)

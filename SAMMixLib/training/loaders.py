@@ -47,7 +47,11 @@ class Batch(NamedTuple):
 
 def joined(first: Batch, second: Batch) -> Batch:
     """Both batches in one."""
-    return Batch(*(None if a is None else torch.cat([a, b]) for a, b in zip(first, second, strict=True)))
+    slices, labels, masks, has_liver_mask = (torch.cat(pair) for pair in zip(first[:4], second[:4], strict=True))
+    features = None
+    if first.features is not None and second.features is not None:
+        features = torch.cat([first.features, second.features])
+    return Batch(slices, labels, masks, has_liver_mask, features)
 
 
 class SliceBatches:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ class Trainer(TrainingRun):
     @property
     def kept_model(self) -> SAMMix:
         """The model that is validated and stored: the averaged one where there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+        return self.model if self.averaged is None else cast("SAMMix", self.averaged.module)
 
     @property
     def kept_config(self) -> Config:

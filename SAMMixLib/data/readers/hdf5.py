@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from SAMMixLib.data.readers.patient import PatientSlices, to_hu
 from SAMMixLib.errors import SAMMixError
+
+if TYPE_CHECKING:
+    import h5py
 
 PAPER_HU = (-3055.0, 5811.0)
 """What 0 and 1 stand for in the paper's HDF5 files: the least and the greatest HU in LiTS."""
@@ -25,14 +29,14 @@ def read_hdf5(
         return
     try:
         with h5py.File(file) as groups:
-            numbers = sorted(int(name[5:]) for name in groups if re.fullmatch(r"Slice\d+", name))
+            numbers = sorted(int(name[5:]) for name in map(str, groups) if re.fullmatch(r"Slice\d+", name))
             if not numbers:
                 raise SAMMixError(f"{file}: has no group Slice0, Slice1, ...; use the paper's layout")
-            slices = [groups[f"Slice{k}"] for k in numbers]
-            images = np.stack([group["Slice"][()] for group in slices])
+            slices = [cast("h5py.Group", groups[f"Slice{k}"]) for k in numbers]
+            images = np.stack([_array(group, "Slice") for group in slices])
             labels = np.array([np.ravel(group.attrs["ImageLabel"])[0] > 0 for group in slices])
             outlined = all("Segmentation" in group for group in slices)
-            masks = np.stack([group["Segmentation"][()] for group in slices]) if outlined else None
+            masks = np.stack([_array(group, "Segmentation") for group in slices]) if outlined else None
             if mask_value is not None and outlined:
                 masks, labels = masks == mask_value, None  # ImageLabel tells of all values
     except (OSError, KeyError, ValueError) as error:
@@ -44,3 +48,7 @@ def read_hdf5(
     if images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1:
         images = PAPER_HU[0] + (PAPER_HU[1] - PAPER_HU[0]) * images.astype(np.float32)
     yield PatientSlices(file.stem, file, to_hu(images, hu_range), np.array(numbers), masks, labels)
+
+
+def _array(group: h5py.Group, name: str) -> np.ndarray:
+    return cast("h5py.Dataset", group[name])[()]

@@ -19,10 +19,10 @@ class StandardisedConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
         weight = (self.weight - mean) * torch.rsqrt(variance + 1e-5)
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+        return F.conv2d(input, weight, None, self.stride, self.padding)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:

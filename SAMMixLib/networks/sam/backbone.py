@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from segment_anything.modeling import MaskDecoder, PromptEncoder
 
 
+class SplitEncoder(nn.Module):
+    """An image encoder in two parts: what training never changes, and what adapters change."""
+
+    def split(self, adapted_blocks: int | None) -> None:
+        """Let :meth:`encode_frozen` end before the last `adapted_blocks` blocks (None: before all)."""
+        raise NotImplementedError
+
+    @property
+    def features_channels(self) -> int:
+        """Channels of what :meth:`encode_frozen` gives."""
+        raise NotImplementedError
+
+    def encode_frozen(self, x: Tensor) -> Tensor:
+        """The part without adapters: ``[n, 3, input_size, input_size]`` to features ``[n, c, h, w]``."""
+        raise NotImplementedError
+
+    def encode_adapted(self, features: Tensor) -> Tensor:
+        """The rest: from what :meth:`encode_frozen` gives to an embedding ``[n, 256, e, e]``."""
+        raise NotImplementedError
+
+
 class Backbone(nn.Module):
     """An image encoder with SAM's prompt encoder and mask decoder.
 
@@ -37,7 +58,7 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str,
-        image_encoder: nn.Module,
+        image_encoder: SplitEncoder,
         prompt_encoder: PromptEncoder,
         mask_decoder: MaskDecoder,
         mean: Sequence[float] = (0.0, 0.0, 0.0),

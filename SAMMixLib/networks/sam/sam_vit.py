@@ -5,17 +5,19 @@ The networks are made for 1024 x 1024 images. At 256 or 512 their position embed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor, nn
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.networks.sam.backbone import Backbone
+from SAMMixLib.networks.sam.backbone import Backbone, SplitEncoder
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS, build_mask_decoder, build_prompt_encoder
 from SAMMixLib.networks.strict import load_strictly
 
@@ -93,7 +95,7 @@ class WindowAttention(nn.Module):
         return by_row[..., :, None] + by_column[..., None, :]
 
 
-class ImageEncoder(ImageEncoderViT):
+class ImageEncoder(ImageEncoderViT, SplitEncoder):
     """SAM's image encoder in two parts: blocks without adapters, and the rest. Keys as in SAM's."""
 
     frozen_blocks = 0
@@ -105,6 +107,7 @@ class ImageEncoder(ImageEncoderViT):
     @property
     def features_channels(self) -> int:
         """Channels of what :meth:`encode_frozen` gives."""
+        assert self.pos_embed is not None
         return self.pos_embed.shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,13 +137,13 @@ def build_encoder(vit: ViT, image_size: int) -> ImageEncoder:
         depth=vit.depth,
         num_heads=vit.heads,
         out_chans=EMBEDDING_CHANNELS,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        norm_layer=cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6)),
         use_rel_pos=True,
         window_size=WINDOW_SIZE,
         global_attn_indexes=vit.global_blocks,
     )
-    for block in encoder.blocks:
-        block.attn = WindowAttention(block.attn, block.window_size)
+    for block in cast("Iterable[Block]", encoder.blocks):
+        block.add_module("attn", WindowAttention(block.attn, block.window_size))
         block.window_size = 0  # the attention does the windows
     return encoder
 

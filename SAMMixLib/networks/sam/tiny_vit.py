@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from SAMMixLib.networks.fusion import gelu_of
+from SAMMixLib.networks.sam.backbone import SplitEncoder
 
 WIDTHS = (64, 128, 160, 320)
 DEPTHS = (2, 2, 6, 2)
@@ -184,7 +185,7 @@ class PatchEmbed(nn.Module):
         return second(gelu_of(first, x))
 
 
-class TinyViT(nn.Module):
+class TinyViT(SplitEncoder):
     """LiteMedSAM's image encoder: ``[n, 3, 256, 256]`` in 0..1 to an embedding ``[n, 256, 64, 64]``."""
 
     def __init__(self, embedding_channels: int = 256) -> None:
