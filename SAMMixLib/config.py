@@ -16,12 +16,15 @@ from SAMMixLib.errors import SAMMixError
 
 LITE_MEDSAM = "lite_medsam"
 CHOICES = {
-    "classifier": ("resnet38", "encoder_head"),
+    "classifier": ("resnet38", "pyramid", "encoder_head"),
     "backbone": (LITE_MEDSAM, "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b"),
     "regions": ("one", "largest", "each"),
     "lora_targets": ("q,v", "qkv"),
     "boxes": ("cam", "truth", "mixed"),
     "adapts": ("lora,decoder", "decoder", "lora"),
+    "classification": ("focal", "cross_entropy"),
+    "cam_loss": ("dice", "outline"),
+    "gate": ("hysteresis", "interval"),
 }
 
 
@@ -44,8 +47,8 @@ class ModelConfig:
     window_level: float = 40.0  # HU
     size: int = 256  # pixels of the square slice
 
-    classifier: str = "resnet38"  # or a head on the SAM encoder's own features
-    classifier_width: float = 1.0  # 1 is the paper's ResNet38
+    classifier: str = "resnet38"  # or a small feature pyramid, or a head on the SAM encoder's own features
+    classifier_width: float = 1.0  # 1 is the paper's ResNet38, or the pyramid as it is
     cam_difference: bool = False  # liver minus background instead of the liver map
     omega: float = 0.5  # of the largest CAM value: the threshold of the binary mask
     # Below this p(liver) a slice on its own gets no prompt and an empty mask: a fallback box would invent liver.
@@ -70,7 +73,9 @@ class ModelConfig:
 class VolumeConfig:
     """What the product adds for whole scans (the paper looks at slices). Each step can be switched off."""
 
-    # Hysteresis along z: a run of slices with p(liver) >= `gate_low` passes if one of them reaches `gate_high`.
+    # Along z. Hysteresis: a run of slices with p(liver) >= `gate_low` passes if one of them reaches `gate_high`.
+    # Interval: the one run that is the likeliest, by the log-odds of its slices over those of `gate_low`.
+    gate: str = "hysteresis"
     gate_high: float = 0.5
     gate_low: float = 0.5
     smooth_boxes: int = 0  # each side: median over so many slices on either side
@@ -94,12 +99,15 @@ class TrainingConfig:
     warmup: float = 0.0  # share of the steps; then the rate follows a cosine. 0 keeps it constant, as the paper does
     weight_decay: float = 0.0
     segmentation_weight: float = 1.0  # lambda
+    classification: str = "focal"  # the paper's, or cross entropy: a p(liver) that means what it says
     cam_weight: float = 0.0  # the liver map against the mask, on labelled slices only
+    cam_loss: str = "dice"  # of the map as it is, or of the outline that the threshold draws in it
     cross_entropy: float = 0.0  # share of cross entropy beside Dice
     adapts: str = "lora,decoder"  # what learns of SAM
     boxes: str = "cam"  # training boxes: from the CAM, from the mask with jitter, or half and half
     jitter: float = 0.1  # of the box's extent
     augment: bool = False
+    scanners: bool = False  # in place of `augment`: in HU, as other scanners, phases and patients would look
     views: int = 0  # fixed views of a slice, whose frozen features are computed once; 0 augments anew at every step
     labelled_views: int = 0  # of each labelled slice, for the losses on masks; 0 is `views`. A few masks want many
     weight_average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0 is off
@@ -132,6 +140,10 @@ class Config:
         if unknown:
             raise SAMMixError(f"{source}: unknown part {unknown[0]!r}; known are {', '.join(parts)}")
         config = cls(**{name: _part(kind, data.get(name, {}), f"{source}: {name}") for name, kind in parts.items()})
+        if config.training.scanners and config.training.augment:
+            raise SAMMixError(f"{source}: training.scanners takes the place of training.augment; set one of them")
+        if config.training.scanners and config.training.views:
+            raise SAMMixError(f"{source}: training.scanners has no effect with views; set views 0")
         if config.training.labelled_views and not config.training.views:
             raise SAMMixError(f"{source}: training.labelled_views has no effect with views 0; set views, too")
         return config

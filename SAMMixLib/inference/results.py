@@ -38,6 +38,7 @@ class SegmentationResult:
     dtype: str = "float32"
     model_name: str = ""
     structure: str = "liver"  # its name
+    gate: str = "hysteresis"  # or "interval": the likeliest run, see SAMMixLib.inference.postprocessing
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     warnings: tuple[str, ...] = ()
 

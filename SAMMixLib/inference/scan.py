@@ -22,7 +22,7 @@ from SAMMixLib.inference.plausibility import doubts_about
 from SAMMixLib.inference.postprocessing import (
     LOGIT_LIMIT,
     fill_between,
-    hysteresis_threshold,
+    gate,
     largest_component,
     smooth_boxes,
     spaced,
@@ -51,11 +51,12 @@ class StageClock:
 
 
 class Decision(NamedTuple):
-    """Which slices are prompted, and by which thresholds of p(liver); see :class:`SegmentationResult`."""
+    """Which slices are prompted, and by which rule and thresholds of p(liver); see :class:`SegmentationResult`."""
 
     prompted: np.ndarray  # bool [k]
     threshold: float
     keep_threshold: float
+    gate: str = "hysteresis"
 
 
 class Scan:
@@ -133,8 +134,8 @@ class Scan:
         if alone:
             threshold = self.segmenter.config.model.prompt_threshold
             return Decision(self.p_liver >= threshold, threshold, threshold)  # NaN reaches nothing
-        high, low = self.segmenter.config.volume.gate_high, self.segmenter.config.volume.gate_low
-        return Decision(hysteresis_threshold(self.p_liver, high, low), high, low)
+        settings = self.segmenter.config.volume
+        return Decision(gate(self.p_liver, settings), settings.gate_high, settings.gate_low, settings.gate)
 
     def _look(
         self, ks: list[int], features: Mapping[int, Tensor] | None, progress: Progress

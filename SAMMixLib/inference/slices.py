@@ -11,7 +11,7 @@ from torch import Tensor
 from SAMMixLib.config import VolumeConfig
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.postprocessing import hysteresis_threshold
+from SAMMixLib.inference.postprocessing import gate
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.method.sam_mix import SAMMix
@@ -70,7 +70,7 @@ class SlicePredictor:
             given = bounding_boxes(torch.from_numpy(dataset.masks > 0), "one", model.config.padding)
         elif self.along_z is not None:
             high, low = self.along_z.gate_high, self.along_z.gate_low
-            given, prompted = self._along_z(dataset, high, low, features)
+            given, prompted = self._along_z(dataset, self.along_z, features)
         masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
         cams, boxes = np.zeros(masks.shape, np.uint8), []
         for part in self._batches(len(dataset)):
@@ -89,9 +89,9 @@ class SlicePredictor:
         return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams)
 
     def _along_z(
-        self, dataset: SliceDataset, high: float, low: float, features: np.ndarray | None
+        self, dataset: SliceDataset, settings: VolumeConfig, features: np.ndarray | None
     ) -> tuple[list[Tensor], np.ndarray]:
-        """CAM boxes of the slices that pass the hysteresis threshold along z of their patient; which pass, bool [n]."""
+        """CAM boxes of the slices that pass the gate along z of their patient; which pass, bool [n]."""
         p_liver, prompted = np.zeros(len(dataset), np.float32), np.zeros(len(dataset), bool)
         cams = torch.zeros(len(dataset), *(self.model.config.size,) * 2, dtype=torch.float16)  # as a scan keeps them
         for part in self._batches(len(dataset)):
@@ -106,7 +106,7 @@ class SlicePredictor:
         for name in dataset.patient_names():
             own = np.flatnonzero(dataset.patients == name)
             own = own[np.argsort(dataset.indices[own])]
-            prompted[own] = hysteresis_threshold(p_liver[own], high, low)
+            prompted[own] = gate(p_liver[own], settings)
         return self.model.boxes_from_cam(cams.float(), torch.from_numpy(prompted)), prompted
 
     def _slices(self, dataset: SliceDataset, part: slice) -> Tensor:

@@ -11,6 +11,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.base_weights import load_lite_medsam_weights
 from SAMMixLib.networks.classifiers.encoder_head import EncoderHead
+from SAMMixLib.networks.classifiers.pyramid import Pyramid
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 from SAMMixLib.networks.lora import add_lora, fold_lora
 from SAMMixLib.networks.sam.backbone import Backbone, SplitEncoder
@@ -56,6 +57,8 @@ def build_classifier(config: ModelConfig, backbone: Backbone) -> CamClassifier:
     """A new classifier for slices, or for the features of `backbone`, as `config` says."""
     if config.classifier == "resnet38":
         return CamClassifier(ResNet38(width=config.classifier_width))
+    if config.classifier == "pyramid":
+        return CamClassifier(Pyramid(width=config.classifier_width))
     if config.lora_blocks is None:
         raise SAMMixError("classifier 'encoder_head' reads the encoder's frozen part; set lora_blocks to leave one")
     return CamClassifier(EncoderHead(backbone.image_encoder.features_channels))

@@ -150,7 +150,8 @@ def fine_tune(
         blend(model, before, KEPT)
     else:
         threshold = config.model.prompt_threshold  # the parent's thresholds fit the parent's classifier only
-        config = replace(config, volume=replace(config.volume, gate_high=threshold, gate_low=threshold))
+        rule = config.volume.gate if structure.single else "hysteresis"  # a lone interval is of one organ
+        config = replace(config, volume=replace(config.volume, gate=rule, gate_high=threshold, gate_low=threshold))
     tuned = _compared(trainer, before, model, started)
     save_bundle(model, config, _record(tuned, source, structure, how), tuned.bundle, replace=True)
     return tuned

@@ -16,6 +16,7 @@ from SAMMixLib.config import Config
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.method.windowing import windowed
 from SAMMixLib.training.augmentation import augmented, ct_augmentation
+from SAMMixLib.training.scanners import imitate_scanners
 
 CLASSIFY, SEGMENT, ACTIVATE = 1, 2, 4  # streams of random numbers, one a loader
 
@@ -71,11 +72,17 @@ class SliceBatches:
         self.batch_size = batch_size
         self.stream = stream
         self.augmentation = ct_augmentation() if config.training.augment else None
+        self.scanners = config.training.scanners
 
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""
         chosen = batch_indices(len(self.dataset), self.batch_size, step_seed(self.seed, 0, self.stream), step)
-        images, masks = windowed(self.dataset.images[chosen], self.model), self.dataset.masks[chosen]
+        hu, masks = self.dataset.images[chosen], self.dataset.masks[chosen]
+        if self.scanners:
+            generator = torch.Generator().manual_seed(step_seed(self.seed, step, self.stream))
+            moved, of_masks = (torch.from_numpy(part.astype(np.float32)) for part in (hu, masks))
+            hu, masks = (part.numpy() for part in imitate_scanners(moved, of_masks, generator, self.model.size))
+        images = windowed(hu, self.model)
         if self.augmentation is not None:
             self.augmentation.set_random_state(step_seed(self.seed, step, self.stream))
             images, masks = augmented(self.augmentation, images, masks)

@@ -10,7 +10,7 @@ from torch import Tensor
 from SAMMixLib.config import Config
 from SAMMixLib.inference.device import Runtime
 from SAMMixLib.method.cam import liver_logit
-from SAMMixLib.method.losses import activation_loss, classification_loss, segmentation_loss
+from SAMMixLib.method.losses import activation_loss, classification_loss, outline_loss, segmentation_loss
 from SAMMixLib.method.prompts import bounding_boxes, jitter
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.training.loaders import Batch, step_seed
@@ -58,11 +58,15 @@ class Objective:
         """The classification loss of any slices, and the activation loss of those of them that have a mask."""
         slices, features = self._on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.runtime.device)
-        loss = classification_loss(liver_logit(maps), labels)
+        settings = self.config.training
+        loss = classification_loss(liver_logit(maps), labels, settings.classification)
         labelled = batch.has_liver_mask
-        if not (self.config.training.cam_weight and labelled.any()):
+        if not (settings.cam_weight and labelled.any()):
             return loss, loss.new_zeros(())
-        return loss, activation_loss(maps[labelled], batch.masks[labelled].to(self.runtime.device))
+        maps, masks = maps[labelled], batch.masks[labelled].to(self.runtime.device)
+        if settings.cam_loss == "outline":
+            return loss, outline_loss(maps, masks, self.config.model.omega)
+        return loss, activation_loss(maps, masks)
 
     def segmentation(self, batch: Batch, step: int) -> Tensor:
         """The segmentation loss of labelled slices; the prompts are constants."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from SAMMixLib.method.cam import class_activation_map, liver_logit
-from SAMMixLib.method.losses import activation_loss, classification_loss, segmentation_loss
+from SAMMixLib.method.losses import activation_loss, classification_loss, outline_loss, segmentation_loss
 from SAMMixLib.method.prompts import binary_mask, bounding_boxes, jitter
 from SAMMixLib.networks.classifiers.resnet38 import CamClassifier, ResNet38
 
@@ -94,3 +94,24 @@ def test_activation_loss_is_low_where_the_map_covers_the_mask():
     maps[:, 1, 2:6, 2:6] = 3
     assert activation_loss(maps, mask) < 0.01
     assert activation_loss(maps.flip(1), mask) > 0.9
+
+
+def test_outline_loss_reaches_the_liver_where_the_map_is_negative():
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 8:24, 4:28] = 1
+    maps = torch.full((1, 2, 8, 8), -1.0)
+    maps[:, 1, 2:6, 1:4] = 2.0  # half of the liver; the other half is missed
+    maps.requires_grad_()
+    outline_loss(maps, mask, 0.5).backward()
+    missed = maps.grad[0, 1, 2:6, 4:7]
+    assert (missed < 0).all()  # a step against the gradient raises the map there
+    assert not maps.grad[:, 0].any()  # the logits stay free: the other map answers for them
+    right = torch.where(mask[:, None, ::4, ::4] > 0, 2.0, -1.0).expand(1, 2, 8, 8)
+    assert outline_loss(right, mask, 0.5) < 0.1 < outline_loss(maps, mask, 0.5)
+
+
+def test_cross_entropy_in_place_of_focal_loss():
+    logit, label = torch.tensor([0.3, -1.0]), torch.tensor([1.0, 0.0])
+    expected = nn.functional.binary_cross_entropy_with_logits(logit, label)
+    torch.testing.assert_close(classification_loss(logit, label, "cross_entropy"), expected)
+    assert classification_loss(logit, label) < expected

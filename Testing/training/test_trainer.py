@@ -20,11 +20,13 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.slices import SlicePredictor, mean_dice
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.models.card import open_bundle
 from SAMMixLib.training.checkpoint import trained_state, write_checkpoint
 from SAMMixLib.training.loaders import SliceBatches, batch_indices
+from SAMMixLib.training.objective import Objective
 from SAMMixLib.training.recipe import Recipe, read_recipe
 from SAMMixLib.training.sets import TrainingData, check_split, check_training_sets
 from SAMMixLib.training.trainer import Trainer, learning_rate_scale, new_model
@@ -93,6 +95,27 @@ def test_batches_are_windowed_augmented_and_repeatable(sets):
     assert first.slices.shape == (4, 1, 256, 256) and first.slices.min() >= 0 and first.slices.max() <= 1
     plain = SliceBatches(sets[0], tiny_config(augment=False), 4, stream=1)(5)
     assert torch.equal(plain.labels, first.labels) and not torch.equal(plain.slices, first.slices)
+
+
+def test_batches_look_like_those_of_other_scanners(sets):
+    config = tiny_config(augment=False, scanners=True)
+    first, again = (SliceBatches(sets[0], config, 4, stream=1)(5) for _ in range(2))
+    assert torch.equal(first.slices, again.slices) and torch.equal(first.masks, again.masks)
+    plain = SliceBatches(sets[0], tiny_config(augment=False), 4, stream=1)(5)
+    assert torch.equal(plain.labels, first.labels) and first.slices.shape == plain.slices.shape
+    assert not torch.equal(plain.slices, first.slices) and not torch.equal(plain.masks.float(), first.masks)
+
+
+@pytest.mark.parametrize("changes", [{"classification": "cross_entropy"}, {"cam_loss": "outline"}])
+def test_the_config_chooses_the_losses_of_the_classifier(sets, tmp_path, changes):
+    config = tiny_config(augment=False)
+    batch = SliceBatches(sets[0], config, 4, stream=1)(0)
+    model, runtime = new_model(config), Runtime()
+    paper = Objective(model, config, runtime).classification(batch)
+    chosen = replace(config, training=replace(config.training, **changes))
+    other = Objective(model, chosen, runtime).classification(batch)
+    changed = [not torch.equal(a, b) for a, b in zip(paper, other, strict=True)]
+    assert changed == ["classification" in changes, "cam_loss" in changes]
 
 
 def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from SAMMixLib.networks.classifiers.encoder_head import EncoderHead
+    from SAMMixLib.networks.classifiers.pyramid import Pyramid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -117,11 +118,11 @@ class CamClassifier(nn.Module):
     with the convolution. The head has no bias, so the liver map *is* the CAM, ``g = sum_i w_i F_i``.
     """
 
-    def __init__(self, body: ResNet38 | EncoderHead) -> None:
+    def __init__(self, body: ResNet38 | Pyramid | EncoderHead) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Conv2d(body.features_channels, 2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the body takes, to maps ``[n, 2, h, w]``; with ResNet38, slices to maps of S / 8."""
+        """What the body takes, to maps ``[n, 2, h, w]``, of S / 8 with ResNet38, of S / 4 with Pyramid."""
         return self.head(self.body(x))
