@@ -13,6 +13,7 @@ from SAMMixLib.commands import (
     bench,
     cohort,
     collect,
+    crossvalidate,
     demo,
     evaluate,
     experiment,
@@ -26,7 +27,9 @@ from SAMMixLib.commands.common import check_outputs_apart
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.process import make_streams_safe, tune_process
 
-COMMANDS = (segment, cohort, collect, suggest, train, finetune, evaluate, experiment, models, demo, bench)
+COMMANDS = (
+    segment, cohort, collect, suggest, train, crossvalidate, finetune, evaluate, experiment, models, demo, bench
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

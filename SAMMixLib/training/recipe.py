@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Recipe:
     """All that a training run needs.
 
     `validation` names the patients held out; without names a fifth of the patients is drawn by the seed. `labelled`
-    lists (patient, slice) of the masks to use; without a list they are drawn by the seed.
+    lists (patient, slice) of the masks to use; without a list they are drawn by the seed. `same` gives the other names
+    of patients who are in two sources: whoever is held out is held out of both.
     """
 
     sources: list[DatasetSpec]
@@ -36,6 +38,15 @@ class Recipe:
     validation: list[str] = field(default_factory=list)
     labelled: list[tuple[str, int]] | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+
+    def read_all(self) -> SliceDataset:
+        """The slices of all sources.
+
+        Raises:
+            SAMMixError: a source cannot be read.
+        """
+        return SliceDataset.concatenate([source.read(self.config.model.size) for source in self.sources])
 
     def read(self) -> tuple[SliceDataset, SliceDataset, np.ndarray | None]:
         """Training set, validation set, and the positions of the listed labelled slices.
@@ -43,23 +54,45 @@ class Recipe:
         Raises:
             SAMMixError: a source cannot be read, or a named patient or slice is not in it.
         """
-        parts = [source.read(self.config.model.size) for source in self.sources]
-        data = SliceDataset.concatenate(parts)
+        data = self.read_all()
         names = self.validation
         if not names:
-            split = split_patients(data.patient_names(), {"train": 0.8, "validation": 0.2}, self.config.training.seed)
+            split = split_patients(
+                self._persons(data.patient_names()), {"train": 0.8, "validation": 0.2}, self.config.training.seed
+            )
             names = split["validation"]
         unknown = sorted(set(names) - set(data.patients))
         if unknown:
             raise SAMMixError(f"validation patient {unknown[0]} is not in the data; check the names")
-        held_out = np.isin(data.patients, names)
+        held_out = np.isin(self._persons(data.patients), self._persons(names))
         train = data.select(~held_out)
         return train, data.select(held_out), None if self.labelled is None else _positions(train, self.labelled)
 
     def save(self, folder: Path) -> None:
         """Keep the recipe in the run folder, with absolute paths."""
+        write_text(folder / FILE, self._text())
+
+    def claim(self, folder: Path) -> None:
+        """Make the folder of this recipe, or find that it is this very recipe's.
+
+        Raises:
+            SAMMixError: it belongs to another recipe, or cannot be written.
+        """
+        try:
+            if (folder / FILE).is_file() and (folder / FILE).read_text(encoding="utf-8") != self._text():
+                raise SAMMixError(f"{folder}: belongs to another recipe; choose another folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save(folder)
+        except OSError as error:
+            raise SAMMixError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+
+    def _persons(self, names: Iterable[str]) -> list[str]:
+        """The one name that counts of each."""
+        return [self.same.get(name, name) for name in names]
+
+    def _text(self) -> str:
         sources = [dataclasses.asdict(source) | {"path": str(Path(source.path).resolve())} for source in self.sources]
-        write_text(folder / FILE, json.dumps(dataclasses.asdict(self) | {"sources": sources}, indent=1) + "\n")
+        return json.dumps(dataclasses.asdict(self) | {"sources": sources}, indent=1) + "\n"
 
 
 def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
@@ -78,7 +111,7 @@ def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
     config = Config.from_dict(data.get("config", {}), str(path))
     labelled = data.get("labelled")
     listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]
-    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}))
+    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}), data.get("same", {}))
 
 
 def _positions(data: SliceDataset, labelled: list[tuple[str, int]]) -> np.ndarray:
