@@ -107,10 +107,10 @@ def test_batches_look_like_those_of_other_scanners(sets):
 
 
 @pytest.mark.parametrize("changes", [{"classification": "cross_entropy"}, {"cam_loss": "outline"}])
-def test_the_config_chooses_the_losses_of_the_classifier(sets, tmp_path, changes):
+def test_the_config_chooses_the_losses_of_the_classifier(sets, changes):
     config = tiny_config(augment=False)
     batch = SliceBatches(sets[0], config, 4, stream=1)(0)
-    model, runtime = new_model(config), Runtime()
+    model, runtime = new_model(config).eval(), Runtime()  # no dropout
     paper = Objective(model, config, runtime).classification(batch)
     chosen = replace(config, training=replace(config.training, **changes))
     other = Objective(model, chosen, runtime).classification(batch)
