@@ -57,14 +57,13 @@ class Recipe:
         data = self.read_all()
         names = self.validation
         if not names:
-            split = split_patients(
-                self._persons(data.patient_names()), {"train": 0.8, "validation": 0.2}, self.config.training.seed
-            )
-            names = split["validation"]
-        unknown = sorted(set(names) - set(data.patients))
+            shares, seed = {"train": 0.8, "validation": 0.2}, self.config.training.seed
+            names = split_patients(self._persons(data.patient_names()), shares, seed)["validation"]
+        persons = self._persons(data.patients)
+        unknown = sorted(set(self._persons(names)) - set(persons))
         if unknown:
             raise SAMMixError(f"validation patient {unknown[0]} is not in the data; check the names")
-        held_out = np.isin(self._persons(data.patients), self._persons(names))
+        held_out = np.isin(persons, self._persons(names))
         train = data.select(~held_out)
         return train, data.select(held_out), None if self.labelled is None else _positions(train, self.labelled)
 
