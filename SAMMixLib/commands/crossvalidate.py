@@ -23,6 +23,8 @@ def add_command(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
+    import numpy as np
+
     from SAMMixLib.evaluation.breakdown import breakdown
     from SAMMixLib.evaluation.evaluate import evaluate_slices
     from SAMMixLib.evaluation.tables import as_json, as_table, write_evaluation
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> dict:
     with progress_bar() as progress:
         runtime = Runtime.choose(options.device, options.dtype).told(progress)
         validated = CrossValidation(recipe, options.folds, options.base_weights, print)
-        data, found = validated(options.output, runtime)
+        predicted = validated(options.output, runtime)
     settings = recipe.config.training
     provenance = {
         "data": ", ".join(Path(source.path).name for source in recipe.sources),
@@ -45,10 +47,14 @@ def run(options: argparse.Namespace) -> dict:
         "seed": settings.seed,
         "gate": "along z",
     }
-    evaluation = evaluate_slices(found, data, "cam", provenance)
+    evaluation = evaluate_slices(predicted.found, predicted.data, "cam", provenance)
+    quality, expected = predicted.quality(np.array([row["dice"] for row in evaluation.slices]))
+    for row, dice in zip(evaluation.slices, expected, strict=True):
+        row["expected_dice"] = float(dice)
     write_evaluation(evaluation, options.output)
     tables = breakdown(evaluation.slices)
     write_text(options.output / "breakdown.md", tables + "\n")
+    write_text(options.output / "quality.json", json.dumps(quality.to_dict(), indent=1) + "\n")
     print(as_table(evaluation), tables, sep="\n")
     everything = json.loads(as_json(evaluation))
     return {key: everything[key] for key in ("provenance", "counts", "summary")}

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.imaging import dicom_export
     from SAMMixLib.imaging.volume import read_volume
     from SAMMixLib.imaging.writing import check_output, write_mask
+    from SAMMixLib.inference.quality import verdict
     from SAMMixLib.reports.report import report_figures, write_report
 
     inputs, as_dicom = [options.ct], options.output.suffix.lower() == ".dcm"
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace) -> dict:
     else:
         write_mask(mask, options.output, options.overwrite, segmenter.structure)
     print(_summary(result, options.output, segmenter.structure.name))
+    if result.expected_dice is not None:
+        print(f"estimated without a reference: {verdict(result.expected_dice)}")
     if options.report is not None:
         print(f"report: {write_report(result, options.report, volume.name)}")
     if options.viewer and options.report is not None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from SAMMixLib.evaluation.bootstrap import roc_auc
+from SAMMixLib.inference.quality import GOOD
+
 SIZES = (200, 1000, 3000)  # pixels of the S x S slice
 BINS = 10
 
@@ -80,11 +83,22 @@ def calibration(rows: Rows, bins: int = BINS) -> Calibration:
     return Calibration(error, float(((p - liver) ** 2).mean()), found)
 
 
+def expectation(rows: Rows) -> str:
+    """How well the Dice to expect of each slice (``expected_dice``) tells the true one, in a line."""
+    judged = [row for row in rows if np.isfinite(row["expected_dice"])]
+    expected, dice = (np.array([row[name] for row in judged]) for name in ("expected_dice", "dice"))
+    if len(judged) < 2 or not (expected.std() and dice.std()):
+        return "Dice to expect: too few slices with a mask to say how well it is told"
+    told = f"Dice to expect against the true one: correlation {np.corrcoef(expected, dice)[0, 1]:.2f}"
+    area = roc_auc(-expected, dice < GOOD, np.array([row["patient"] for row in judged]), seed=0)
+    return f"{told}; AUC for the slices below {GOOD}: {area.value:.2f}; {len(judged)} slices"
+
+
 def breakdown(rows: Rows) -> str:
     """All of it as Markdown tables.
 
     Args:
-        rows: ``slices`` of an :class:`~SAMMixLib.evaluation.evaluate.Evaluation`.
+        rows: ``slices`` of an :class:`~SAMMixLib.evaluation.evaluate.Evaluation`, each with its ``expected_dice``.
     """
     head = "| {} | n | mean Dice | missed |\n|---|---|---|---|"
     lines = [head.format("slices with liver"), *(str(group) for group in by_size(rows) if group.slices)]
@@ -93,4 +107,5 @@ def breakdown(rows: Rows) -> str:
     lines += ["", f"Calibration of p(liver): expected error {found.error:.3f}, Brier score {found.brier:.3f}", ""]
     lines += ["| mean p(liver) | share with liver | n |", "|---|---|---|"]
     lines += [f"| {said:.2f} | {was:.2f} | {count} |" for said, was, count in found.bins]
+    lines += ["", expectation(rows)]
     return "\n".join(lines)

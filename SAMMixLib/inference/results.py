@@ -39,6 +39,7 @@ class SegmentationResult:
     model_name: str = ""
     structure: str = "liver"  # its name
     gate: str = "hysteresis"  # or "interval": the likeliest run, see SAMMixLib.inference.postprocessing
+    expected_dice: np.ndarray | None = None  # float64 [k], NaN without a mask; None where the model cannot tell
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     warnings: tuple[str, ...] = ()
 

@@ -27,6 +27,7 @@ from SAMMixLib.inference.postprocessing import (
     smooth_boxes,
     spaced,
 )
+from SAMMixLib.inference.quality import signs_of_doubt
 from SAMMixLib.inference.results import Resegmentation, SegmentationResult, areas, measures, outer_pixels
 from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
@@ -164,13 +165,17 @@ class Scan:
             slice_masks[kept] = self.resize.apply_mask(mask[kept])
         cams = self.cams.numpy().copy()
         cams[~decision.prompted] = 0
-        segmenter = self.segmenter
+        segmenter, boxes = self.segmenter, [[outer_pixels(box) for box in of_slice.tolist()] for of_slice in self.edges]
+        expected_dice = None
+        if segmenter.quality is not None:
+            signs = signs_of_doubt(slice_masks, cams, boxes, p_liver=self.p_liver, predicted_iou=predicted_iou)
+            expected_dice = segmenter.quality.expected_dice(signs)
         return SegmentationResult(
             mask=mask,
             slices=(self.slices[:, 0] * 255).round().byte().numpy(),
             slice_masks=slice_masks,
             cams=cams,
-            boxes=[[outer_pixels(box) for box in of_slice.tolist()] for of_slice in self.edges],
+            boxes=boxes,
             p_liver=self.p_liver.copy(),
             **decision._asdict(),
             predicted_iou=predicted_iou,
@@ -180,6 +185,7 @@ class Scan:
             dtype=segmenter.runtime.precision,
             model_name=segmenter.name,
             structure=segmenter.structure.name,
+            expected_dice=expected_dice,
             seconds=self._clock.seconds,
             warnings=(*self.volume.warnings, *doubts),
         )

@@ -10,6 +10,7 @@ import torch
 from SAMMixLib.config import Config
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.quality import QualityModel
 from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.sam_mix import SAMMix
@@ -30,6 +31,7 @@ class Segmenter:
     name: str
     runtime: Runtime
     structure: Structure = LIVER
+    quality: QualityModel | None = None  # tells the Dice to expect of each slice
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +64,9 @@ class Segmenter:
         folder = find_model(model)
         bundle, runtime = open_bundle(folder), Runtime.choose(device, dtype, batch_size)
         ready = prepare(load_bundle(folder, base_weights, fold=True), runtime)
-        return cls(ready, bundle.config, bundle.name, runtime, bundle.structure)
+        fitted = bundle.card.get("quality")
+        quality = None if fitted is None else QualityModel.from_dict(fitted)
+        return cls(ready, bundle.config, bundle.name, runtime, bundle.structure, quality)
 
     def segment(self, volume: Volume, progress: Progress = silent) -> SegmentationResult:
         """The structure in a CT in any orientation, see :meth:`SAMMixLib.inference.scan.Scan.segment`."""

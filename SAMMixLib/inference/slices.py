@@ -31,6 +31,7 @@ class SlicePredictions:
     keep_threshold: float  # and each slice of the run reaches this one; both are equal where slices stand alone
     boxes: list[Tensor]  # n tensors [boxes, 4], edge coordinates
     cams: np.ndarray | None = None  # uint8 [n, S, S], 255 is 1; of networks that have none None
+    predicted_iou: np.ndarray | None = None  # float32 [n], SAM's own estimate; 0 where it did not look
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class SlicePredictor:
             given, prompted = self._along_z(dataset, self.along_z, features)
         masks, p_liver = np.zeros((len(dataset), size, size), bool), np.zeros(len(dataset), np.float32)
         cams, boxes = np.zeros(masks.shape, np.uint8), []
+        predicted_iou = np.zeros(len(dataset), np.float32)
         for part in self._batches(len(dataset)):
             slices = self._slices(dataset, part)
             of_part = None if given is None else [box.to(slices.device) for box in given[part]]
@@ -82,11 +84,12 @@ class SlicePredictor:
             masks[part] = (output.mask_logits > 0).cpu().numpy()
             p_liver[part] = output.logit.sigmoid().cpu().numpy()
             cams[part] = (output.cams.float() * 255).round().byte().cpu().numpy()
+            predicted_iou[part] = output.predicted_iou.float().cpu().numpy()
             boxes += [box.cpu() for box in output.boxes]
             self.runtime.progress("segment slices", part.stop, len(dataset))
         if prompted is None:
             prompted = p_liver >= low
-        return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams)
+        return SlicePredictions(masks, p_liver, prompted, high, low, boxes, cams, predicted_iou)
 
     def _along_z(
         self, dataset: SliceDataset, settings: VolumeConfig, features: np.ndarray | None

@@ -47,7 +47,7 @@ def save_bundle(
 
     Args:
         training: the training record; its ``name``, ``structure`` (:meth:`Structure.to_dict`), ``license``,
-            ``provenance`` and ``purpose`` become the card's own.
+            ``provenance``, ``purpose`` and ``quality`` (``QualityModel.to_dict``) become the card's own.
 
     Raises:
         SAMMixError: `folder` exists and `replace` is off, or the disk does not take it.
@@ -83,6 +83,7 @@ def _card(config: Config, training: dict[str, Any], name: str) -> dict[str, Any]
         "written_by": f"SAMMixLib {__version__}",
         "base": base_weights_of(config),
         "config": config.to_dict(),
+        **{name: record.pop(name) for name in ("quality",) if name in record},
         "training": record,
     }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.inference.quality import verdict
 from SAMMixLib.inference.results import SegmentationResult
 from SAMMixLib.reports.montage import montage_image
 
@@ -93,6 +94,8 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
         "prompted": [bool(one) for one in result.prompted],
         "p_liver": [_defined(p, 4) for p in result.p_liver],
         "area_mm2": [_defined(area, 1) for area in result.area_mm2],
+        "verdict": None if result.expected_dice is None else verdict(result.expected_dice),
+        "expected_dice": None if result.expected_dice is None else [_defined(dice, 3) for dice in result.expected_dice],
         "predicted_iou": [_defined(iou, 4) for iou in result.predicted_iou],
     }
 
@@ -219,6 +222,7 @@ def _page(
         keep_threshold=result.keep_threshold,
         gate=result.gate,
         cards={"Volume": f"{result.volume_ml:.0f} ml", f"Slices with {structure}": span, "Mean density": mean},
+        verdict=figures["verdict"],
         warnings=result.warnings,
         chart=_Picture.of(chart, "png"),
         montage=_Picture.of(montage, "jpeg"),

@@ -7,8 +7,8 @@ said of the fold's patients, so a killed cross-validation goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import atomic
 from SAMMixLib.inference.device import Runtime
+from SAMMixLib.inference.quality import SIGNS, QualityModel, fit_quality, signs_of_doubt
+from SAMMixLib.inference.results import outer_pixels
 from SAMMixLib.inference.slices import SlicePredictions, SlicePredictor
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.models.card import open_bundle
@@ -45,12 +47,8 @@ class CrossValidation:
     base_weights: Path | None = None
     say: Callable[[str], None] = lambda line: None
 
-    def __call__(self, folder: str | Path, runtime: Runtime = Runtime()) -> tuple[SliceDataset, SlicePredictions]:
+    def __call__(self, folder: str | Path, runtime: Runtime = Runtime()) -> OutOfFold:
         """Train the models, and let each segment the patients that it never saw, with nothing but the image.
-
-        Returns:
-            All slices whose answer is known, in the order of the folds, and what was predicted with the recipe's gate
-            along z. Each fold has a prompt threshold of its own, so none is given.
 
         Raises:
             SAMMixError: as :func:`patient_folds` and :class:`~SAMMixLib.training.trainer.Trainer`; or the folder
@@ -61,21 +59,18 @@ class CrossValidation:
         data = recipe.read_all()
         fold_of = patient_folds(data.patient_names(), self.folds, recipe.config.training.seed, same=recipe.same)
         folds = np.array([fold_of[name] for name in data.patients])
-        known = data.has_mask | ~data.labels
-        scored = [data.select((folds == fold) & known) for fold in range(self.folds)]
-        for fold, of_fold in enumerate(scored):
-            path = folder / f"fold-{fold}" / PREDICTIONS
+        known, parts = data.has_mask | ~data.labels, []
+        for fold in range(self.folds):
+            path, scored = folder / f"fold-{fold}" / PREDICTIONS, data.select((folds == fold) & known)
             if not path.is_file():
                 inner = (fold + 1) % self.folds
                 sets = TrainingData(data.select((folds != fold) & (folds != inner)), data.select(folds == inner))
-                _save(path, of_fold, self._out_of_fold(sets, of_fold, path.parent, runtime))
+                OutOfFold.of(scored, self._predicted(sets, scored, path.parent, runtime), fold).save(path)
                 return_memory()
-        found = [_load(folder / f"fold-{fold}" / PREDICTIONS, of_fold) for fold, of_fold in enumerate(scored)]
-        masks, p_liver, prompted = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        nan = float("nan")
-        return SliceDataset.concatenate(scored), SlicePredictions(masks, p_liver, prompted, nan, nan, boxes=[])
+            parts.append(OutOfFold.load(path, scored, fold))
+        return OutOfFold.joined(parts)
 
-    def _out_of_fold(self, sets: TrainingData, scored: SliceDataset, run: Path, runtime: Runtime) -> SlicePredictions:
+    def _predicted(self, sets: TrainingData, scored: SliceDataset, run: Path, runtime: Runtime) -> SlicePredictions:
         run.mkdir(parents=True, exist_ok=True)
         config = self.recipe.config
         trainer = Trainer(config, sets, run, new_model(config, self.base_weights), runtime)
@@ -84,6 +79,81 @@ class CrossValidation:
         trainer.run(lambda line: self.say(f"{run.name}: {line}"))
         model = load_bundle(run / "bundle", self.base_weights).to(runtime.device)
         return SlicePredictor(model, runtime, open_bundle(run / "bundle").config.volume)(scored, "cam")
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What was predicted of n slices with a known answer, each by a model that never saw its patient.
+
+    The recipe's gate along z was on. Each fold has a prompt threshold of its own.
+    """
+
+    data: SliceDataset
+    folds: np.ndarray  # int [n]
+    masks: np.ndarray  # bool [n, S, S]
+    p_liver: np.ndarray  # float32 [n]
+    prompted: np.ndarray  # bool [n]
+    signs: np.ndarray  # float [n, 7], signs of doubt, see SAMMixLib.inference.quality; NaN without a mask
+
+    @property
+    def found(self) -> SlicePredictions:
+        nan = float("nan")
+        return SlicePredictions(self.masks, self.p_liver, self.prompted, nan, nan, boxes=[])
+
+    def quality(self, dice: np.ndarray) -> tuple[QualityModel, np.ndarray]:
+        """A model of the Dice to expect, fitted on all slices, and what is expected of each by those of other folds.
+
+        Args:
+            dice: float [n], NaN where neither the mask nor the reference holds anything.
+        """
+        expected = np.full(len(dice), np.nan)
+        for fold in np.unique(self.folds):
+            own = self.folds == fold
+            expected[own] = fit_quality(self.signs[~own], dice[~own]).expected_dice(self.signs[own])
+        return fit_quality(self.signs, dice), expected
+
+    @classmethod
+    def of(cls, data: SliceDataset, found: SlicePredictions, fold: int) -> OutOfFold:
+        """Predictions of one fold's slices."""
+        signs = np.full((len(data), len(SIGNS)), np.nan)
+        for name in data.patient_names():
+            own = np.flatnonzero(data.patients == name)
+            own = own[np.argsort(data.indices[own])]
+            signs[own] = signs_of_doubt(
+                found.masks[own],
+                found.cams[own] / 255,
+                [[outer_pixels(box) for box in found.boxes[n].tolist()] for n in own],
+                p_liver=found.p_liver[own],
+                predicted_iou=found.predicted_iou[own],
+            )
+        return cls(data, np.full(len(data), fold), found.masks, found.p_liver, found.prompted, signs)
+
+    @classmethod
+    def joined(cls, parts: Sequence[OutOfFold]) -> OutOfFold:
+        names = [field.name for field in fields(cls)][1:]
+        rest = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(SliceDataset.concatenate([part.data for part in parts]), **rest)
+
+    def save(self, path: Path) -> None:
+        stored = {name: getattr(self, name) for name in ("p_liver", "prompted", "signs")}
+        stored["masks"] = np.packbits(self.masks.reshape(len(self.masks), -1), axis=1)
+        with atomic(path) as beside, beside.open("wb") as file:
+            np.savez_compressed(file, patients=self.data.patients, indices=self.data.indices, **stored)
+
+    @classmethod
+    def load(cls, path: Path, data: SliceDataset, fold: int) -> OutOfFold:
+        """Those of :meth:`save`.
+
+        Raises:
+            SAMMixError: they are of other slices than `data`.
+        """
+        with np.load(path) as stored:
+            if not all(np.array_equal(stored[name], getattr(data, name)) for name in ("patients", "indices")):
+                raise SAMMixError(f"{path}: holds predictions of other slices; choose another folder")
+            shape = data.masks.shape
+            bits = np.unpackbits(stored["masks"], axis=1, count=int(np.prod(shape[1:])))
+            rest = [stored[name] for name in ("p_liver", "prompted", "signs")]
+        return cls(data, np.full(len(data), fold), bits.reshape(shape).astype(bool), *rest)
 
 
 def patient_folds(
@@ -109,22 +179,3 @@ def patient_folds(
     drawn = np.random.default_rng(seed).permutation(patients).tolist()
     fold = {name: place % count for place, name in enumerate(drawn)}
     return {name: fold[same.get(name, name)] for name in names}
-
-
-def _save(path: Path, data: SliceDataset, found: SlicePredictions) -> None:
-    bits = np.packbits(found.masks.reshape(len(found.masks), -1), axis=1)
-    with atomic(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(
-            file, patients=data.patients, indices=data.indices, masks=bits, p_liver=found.p_liver,
-            prompted=found.prompted,
-        )  # fmt: skip
-
-
-def _load(path: Path, data: SliceDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks, p(liver) and which slices were prompted."""
-    with np.load(path) as stored:
-        if not all(np.array_equal(stored[name], getattr(data, name)) for name in ("patients", "indices")):
-            raise SAMMixError(f"{path}: holds predictions of other slices; choose another folder")
-        shape = data.masks.shape
-        bits = np.unpackbits(stored["masks"], axis=1, count=int(np.prod(shape[1:])))
-        return bits.reshape(shape).astype(bool), stored["p_liver"], stored["prompted"]

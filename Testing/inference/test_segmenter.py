@@ -19,9 +19,12 @@ from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.inference.device import Runtime, choose_device, choose_dtype
 from SAMMixLib.inference.postprocessing import hysteresis_threshold
+from SAMMixLib.inference.quality import SIGNS, QualityModel
 from SAMMixLib.inference.scan import smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
 from SAMMixLib.models.build import build_model
+from SAMMixLib.models.bundle import load_bundle, save_bundle
+from SAMMixLib.models.card import open_bundle
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import KIDNEY
 
@@ -48,6 +51,24 @@ def test_the_starter_segments_the_phantom(segmenter, phantom, tmp_path):
     assert result.slice_range is not None and result.volume_ml == pytest.approx(truth.sum() * 0.0337, rel=0.15)
     assert (result.predicted_iou[with_box] > 0).all()
     assert ("classify slices", 20, 20) in seen and seen[-1][1] == seen[-1][2]
+
+
+def test_a_model_with_an_estimate_tells_the_dice_to_expect(segmenter, phantom, tmp_path):
+    sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
+    volume = read_volume(tmp_path / "ct.nrrd")
+    assert segmenter.segment(volume).expected_dice is None
+    none = (0.0,) * len(SIGNS)
+    result = replace(segmenter, quality=QualityModel(none, (1.0,) * len(SIGNS), none, bias=np.log(9))).segment(volume)
+    masked = result.slice_masks.any(axis=(1, 2))
+    assert masked.any() and np.allclose(result.expected_dice[masked], 0.9)
+    assert np.isnan(result.expected_dice[~masked]).all()
+
+
+def test_the_estimate_lies_in_the_card(segmenter, tmp_path):
+    fitted = QualityModel(*((n / 8,) * len(SIGNS) for n in (1, 2, 3)), bias=0.5)
+    assert "quality" not in open_bundle(starter_folder()).card
+    save_bundle(load_bundle(starter_folder()), segmenter.config, {"quality": fitted.to_dict()}, tmp_path / "judged")
+    assert Segmenter.from_bundle(tmp_path / "judged", device="cpu").quality == fitted
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

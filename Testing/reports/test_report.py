@@ -141,6 +141,17 @@ def test_the_models_own_thresholds_are_told_and_drawn(result, tmp_path):
     assert np.ptp(rows) < 6 and np.ptp(columns) > 1000  # one line more, across the chart
 
 
+def test_the_dice_to_expect_is_told_where_the_model_can(result, tmp_path):
+    assert "without a reference" not in write_report(result, tmp_path, "case").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] is None
+    expected = np.where([4 <= k < 15 for k in range(20)], 0.95, np.nan)
+    expected[[4, 5]] = 0.5
+    page = write_report(replace(result, expected_dice=expected), tmp_path, "case").read_text(encoding="utf-8")
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["verdict"] == "look at slices 4 to 5" and "<strong>look at slices 4 to 5</strong>" in page
+    assert figures["expected_dice"][3:7] == [None, 0.5, 0.5, 0.95]
+
+
 def test_text_of_others_is_escaped(result, tmp_path):
     name = '<b onclick="x">Tom & Ann</b> {0}'
     path = write_report(replace(result, model_name=name, warnings=(name,)), tmp_path / "out", name)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from SAMMixLib.cli import main
 from SAMMixLib.config import PRESETS
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.inference.quality import SIGNS, QualityModel
 from SAMMixLib.inference.slices import SlicePredictions
 from SAMMixLib.training import crossvalidation
 from SAMMixLib.training.crossvalidation import CrossValidation, patient_folds
@@ -66,7 +70,10 @@ def trained(monkeypatch) -> list[tuple[set, set]]:
 
         def __call__(self, data: SliceDataset, prompt: str) -> SlicePredictions:
             assert prompt == "cam"
-            return SlicePredictions(data.masks > 0, data.labels.astype(np.float32), data.labels, 0.5, 0.5, [])
+            p_liver = data.labels.astype(np.float32)
+            boxes = [torch.tensor([[8.0, 8, 20, 20]] if seen else []).reshape(-1, 4) for seen in data.labels]
+            cams = (data.masks * 255).astype(np.uint8)
+            return SlicePredictions(data.masks > 0, p_liver, data.labels, 0.5, 0.5, boxes, cams, p_liver * 0.9)
 
     monkeypatch.setattr(crossvalidation, "Trainer", Recorder)
     monkeypatch.setattr(crossvalidation, "new_model", lambda config, base_weights: None)
@@ -80,26 +87,53 @@ def trained(monkeypatch) -> list[tuple[set, set]]:
 
 def test_no_model_scores_a_patient_that_it_saw(recipe, trained, tmp_path):
     lines: list[str] = []
-    data, found = CrossValidation(recipe, 3, say=lines.append)(tmp_path / "run")
+    predicted = CrossValidation(recipe, 3, say=lines.append)(tmp_path / "run")
+    data, found = predicted.data, predicted.found
     assert sorted(data.patients) == sorted([*NAMES, "q6"] * 4) and lines[0] == "fold-0: epoch 1" and len(lines) == 3
     assert np.array_equal(found.masks, data.masks > 0) and np.array_equal(found.p_liver > 0.5, data.labels)
     assert np.array_equal(found.prompted, data.labels)
     folds = patient_folds(data.patient_names(), 3, 0, same=recipe.same)
+    assert predicted.folds.tolist() == [folds[name] for name in data.patients]
     for fold, (train, validation) in enumerate(trained):
         assert {folds[name] for name in validation} == {(fold + 1) % 3}
         assert {folds[name] for name in train} == {(fold + 2) % 3}
 
 
 def test_a_fold_that_is_done_is_not_done_again(recipe, trained, tmp_path):
-    _, first = CrossValidation(recipe, 3)(tmp_path / "run")
+    first = CrossValidation(recipe, 3)(tmp_path / "run")
     (tmp_path / "run" / "fold-1" / "predictions.npz").unlink()
-    _, again = CrossValidation(recipe, 3)(tmp_path / "run")
+    again = CrossValidation(recipe, 3)(tmp_path / "run")
     assert len(trained) == 4 and np.array_equal(first.masks, again.masks)
+    assert np.array_equal(first.signs, again.signs, equal_nan=True)
     other = replace(recipe, sources=[replace(recipe.sources[0], exclude=("p0",))])
     with pytest.raises(SAMMixError, match="another recipe"):
         CrossValidation(other, 3)(tmp_path / "run")
     with pytest.raises(SAMMixError, match="other slices"):
         CrossValidation(recipe, 4)(tmp_path / "run")
+
+
+def test_no_fold_tells_what_to_expect_of_its_own_slices(recipe, trained, tmp_path):
+    predicted = CrossValidation(recipe, 3)(tmp_path / "run")
+    signs = dict(zip(SIGNS, predicted.signs[predicted.data.labels][0], strict=True))
+    assert signs["CAM against mask"] == 1 and signs["outside the box"] == 0
+    masked = predicted.masks.any(axis=(1, 2))
+    dice = np.where(masked, np.where(predicted.folds == 0, 0.2, 0.9), np.nan)
+    fitted, expected = predicted.quality(dice)
+    assert np.isnan(expected[~masked]).all() and 0.2 < fitted.expected_dice(predicted.signs[masked]).min() < 0.9
+    assert np.allclose(expected[masked & (predicted.folds == 0)], 0.9, atol=0.02)  # the others know nothing of 0.2
+
+
+def test_the_command_leaves_figures_and_the_estimate(recipe, trained, tmp_path, capsys):
+    recipe.save(tmp_path)
+    out = tmp_path / "run"
+    assert (
+        main(["crossvalidate", str(tmp_path / "recipe.json"), "--folds", "3", "-o", str(out), "--device", "cpu"]) == 0
+    )
+    assert "prompt: cam" in capsys.readouterr().out
+    assert "| p0 | 2 | 1.000 | 0 |" in (out / "breakdown.md").read_text()
+    fitted = QualityModel.from_dict(json.loads((out / "quality.json").read_text()))
+    assert np.nanmin(fitted.expected_dice(np.full((1, len(SIGNS)), 0.0))) > 0.5
+    assert json.loads((out / "evaluation.json").read_text())["summary"]["volume_dice"]["value"] == 1
 
 
 def test_a_recipe_holds_both_names_of_a_patient_out(recipe, tmp_path):
