@@ -19,7 +19,7 @@ def add_command(commands) -> None:
     )
     parser.add_argument("--base-weights", type=Path, metavar="FILE", help="public weights of a ViT backbone")
     add_device_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads=("recipe", "data_root", "base_weights"), writes=("output",))
 
 
 def run(options: argparse.Namespace) -> dict:

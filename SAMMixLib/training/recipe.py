@@ -75,13 +75,15 @@ class Recipe:
         """Make the folder of this recipe, or find that it is this very recipe's.
 
         Raises:
-            SAMMixError: it belongs to another recipe, or cannot be written.
+            SAMMixError: it holds something else, or cannot be written.
         """
+        kept = folder / FILE
         try:
-            if (folder / FILE).is_file() and (folder / FILE).read_text(encoding="utf-8") != self._text():
-                raise SAMMixError(f"{folder}: belongs to another recipe; choose another folder")
             folder.mkdir(parents=True, exist_ok=True)
-            self.save(folder)
+            if not any(folder.iterdir()):
+                self.save(folder)
+            elif not kept.is_file() or kept.read_text(encoding="utf-8") != self._text():
+                raise SAMMixError(f"{folder}: holds something else than this recipe; choose another folder")
         except OSError as error:
             raise SAMMixError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
 

@@ -106,8 +106,10 @@ def test_a_fold_that_is_done_is_not_done_again(recipe, trained, tmp_path):
     assert len(trained) == 4 and np.array_equal(first.masks, again.masks)
     assert np.array_equal(first.signs, again.signs, equal_nan=True)
     other = replace(recipe, sources=[replace(recipe.sources[0], exclude=("p0",))])
-    with pytest.raises(SAMMixError, match="another recipe"):
+    with pytest.raises(SAMMixError, match="something else"):
         CrossValidation(other, 3)(tmp_path / "run")
+    with pytest.raises(SAMMixError, match="something else"):
+        CrossValidation(recipe, 3)(tmp_path / "data")
     with pytest.raises(SAMMixError, match="other slices"):
         CrossValidation(recipe, 4)(tmp_path / "run")
 
