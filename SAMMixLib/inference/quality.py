@@ -90,10 +90,10 @@ class QualityModel:
         try:
             if tuple(data["signs"]) != SIGNS:
                 raise ValueError(f"fitted on the signs {data['signs']}")
-            parts = [tuple(map(float, data[name])) for name in ("centre", "spread", "weights")]
-            if any(len(part) != len(SIGNS) for part in parts):
+            centre, spread, weights = (tuple(map(float, data[name])) for name in ("centre", "spread", "weights"))
+            if {len(centre), len(spread), len(weights)} != {len(SIGNS)}:
                 raise ValueError("not one number for each sign")
-            return cls(*parts, float(data["bias"]))
+            return cls(centre, spread, weights, float(data["bias"]))
         except (KeyError, TypeError, ValueError) as error:
             raise SAMMixError(f"the bundle's estimate of quality is not usable ({error}); leave it out") from None
 
@@ -120,7 +120,7 @@ def signs_of_doubt(
     seen = np.flatnonzero(predicted_iou > 0)
     iou = np.interp(np.arange(len(masks)), seen, predicted_iou[seen]) if len(seen) else np.zeros(len(masks))
     odds = np.clip(p_liver, 1e-4, 1 - 1e-4)
-    for k in np.flatnonzero(area):
+    for k in np.flatnonzero(area).tolist():
         mask, of_cam = masks[k], cams[k] >= 0.5
         inside = np.zeros_like(mask)
         for x0, y0, x1, y1 in boxes[k]:

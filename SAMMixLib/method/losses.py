@@ -2,8 +2,8 @@
 
 The classification loss is MONAI's sigmoid :class:`~monai.losses.FocalLoss` on the log-odds of liver, with the alpha and
 gamma of Lin et al. since the paper names none. The segmentation loss is MONAI's :class:`~monai.losses.DiceLoss` per
-slice on SAM's mask; a share of cross entropy may be added (the paper adds none). Losses that the
-paper does not have say so.
+slice on SAM's mask; a share of cross entropy may be added (the paper adds none). Losses that the paper does not have
+say so.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ class OutOfFold:
     @classmethod
     def of(cls, data: SliceDataset, found: SlicePredictions, fold: int) -> OutOfFold:
         """Predictions of one fold's slices."""
+        assert found.cams is not None and found.predicted_iou is not None
         signs = np.full((len(data), len(SIGNS)), np.nan)
         for name in data.patient_names():
             own = np.flatnonzero(data.patients == name)
