@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from SAMMixLib.data.phantom import Phantom, make_phantom
-    from SAMMixLib.data.training_set import TrainingSet
+    from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
     from SAMMixLib.errors import Cancelled, SAMMixError
     from SAMMixLib.evaluation.evaluate import Evaluation, evaluate_volumes
     from SAMMixLib.imaging.volume import Volume, read_volume
@@ -38,6 +38,7 @@ __all__ = [
     "Cancelled",
     "Evaluation",
     "FineTuning",
+    "LabelledSlices",
     "Phantom",
     "Progress",
     "Runtime",
@@ -58,7 +59,7 @@ __all__ = [
 # Where each public name lives. The names go by strings, so that a room which imports this package imports no other.
 _HOMES = {
     "SAMMixLib.data.phantom": ("Phantom", "make_phantom"),
-    "SAMMixLib.data.training_set": ("TrainingSet",),
+    "SAMMixLib.data.training_set": ("LabelledSlices", "TrainingSet"),
     "SAMMixLib.errors": ("Cancelled", "SAMMixError"),
     "SAMMixLib.evaluation.evaluate": ("Evaluation", "evaluate_volumes"),
     "SAMMixLib.imaging.volume": ("Volume", "read_volume"),

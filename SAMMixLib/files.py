@@ -6,7 +6,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from SAMMixLib.errors import SAMMixError
 
 CHUNK = 1 << 20  # bytes
+PATIENCE = 30.0  # seconds to wait for a lock
 LONGEST_TAIL = 32  # characters of the name that the file beside keeps: its suffix, and no name grows too long
 
 
@@ -130,6 +133,82 @@ def check_apart(path: str | Path, inputs: Iterable[str | Path]) -> None:
         folders = path.resolve().parents if source.is_dir() and path.is_file() else ()
         if any(os.path.samefile(folder, source) for folder in folders):
             raise SAMMixError(f"{path}: is a file of the input folder {source}; choose another place")
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `folder` when the block ends, and goes if it fails.
+
+    Unlike :func:`atomic_folder` it takes no older folder's place. There is room for scratch beside it.
+
+    Raises:
+        SAMMixError: there is something in `folder`, or it cannot be made.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "set"
+    >>> with new_folder(target) as beside:
+    ...     _ = (beside / "card.json").write_text("{}")
+    >>> [path.name for path in target.iterdir()]
+    ['card.json']
+    """
+    folder = Path(folder)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SAMMixError(f"{folder}: is there already; open it, or choose another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
+            beside = Path(parent) / "new"
+            beside.mkdir()
+            yield beside
+            if folder.exists():
+                folder.rmdir()
+            beside.rename(folder)
+    except OSError as error:
+        raise SAMMixError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep other processes that lock the file `path` out while the block runs. The file is made if need be.
+
+    The system holds the lock for as long as this process has the file open: a process that is killed lets go of it.
+
+    Raises:
+        SAMMixError: another process has held it for longer than PATIENCE.
+        OSError: the file cannot be made.
+
+    >>> import tempfile
+    >>> with locked(Path(tempfile.mkdtemp()) / ".lock"):
+    ...     pass  # alone here
+    """
+    with open(path, "ab") as file:
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                _lock(file.fileno(), take=True)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > give_up:
+                    raise SAMMixError(
+                        f"{path}: another process has held it for {PATIENCE:g} s; close it, and try again"
+                    ) from None
+                time.sleep(0.005)
+        try:
+            yield
+        finally:
+            _lock(file.fileno(), take=False)
+
+
+def _lock(descriptor: int, take: bool) -> None:
+    """Take an open file's lock, or let go of it; where another has it, BlockingIOError or PermissionError."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN)
 
 
 def sync(path: Path) -> None:

@@ -39,8 +39,6 @@ MANY_PARAMETERS = {
     "SAMMixLib/data/phantom.py:draw_loop": "a shape, its content and where it may lie",
     "SAMMixLib/data/phantom.py:draw_branches": "a shape, where it may lie, and how often it branches",
     "SAMMixLib/data/slices.py:read_slices": "what the readers of five formats want to know",
-    "SAMMixLib/data/training_set.py:TrainingSet.add": "the columns of a training set",
-    "SAMMixLib/data/training_set.py:_checked": "the columns of a training set",
     "SAMMixLib/evaluation/evaluate.py:evaluate_slices": "what a score must name: data, prompt source, seed",
     "SAMMixLib/evaluation/evaluate.py:evaluate_volumes": "what a score must name: data, prompt source, seed",
     "SAMMixLib/module/scene/segments.py:writeSegment": "a mask, its two nodes, and what limits the writing",
@@ -56,7 +54,6 @@ LONG_FUNCTIONS = {
     "SAMMixLib/module/scene/segments.py:writeSegment": "one line over; a third of it says what it promises",
 }
 LONG_CLASSES = {
-    "SAMMixLib/data/training_set.py:TrainingSet": "the verbs of one journal on disk, a third of it their contracts",
     "SAMMixLib/inference/scan.py:Scan": "one scan before one model, with the evidence that its corrections start from",
     "SAMMixLib/module/session/session.py:Session": "one state machine: start, load, run, import, cancel",
 }

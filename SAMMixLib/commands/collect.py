@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from SAMMixLib.commands.common import print_warnings
-from SAMMixLib.data.training_set import CARD, TrainingSet, patient_name
+from SAMMixLib.data.training_set import CARD, LabelledSlices, TrainingSet, patient_name
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.structure import LIVER, structure_named
 
@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> dict:
         if ks:
             own = None if masks is None else masks[ks]
             labels = [label] * len(ks) if own is None else own.any((1, 2)).tolist()
-            training_set.add(patient, ks, stack.array[ks], stack.spacing[1:], labels, own, provenance)
+            images = stack.array[ks]
+            training_set.add(LabelledSlices(patient, ks, images, stack.spacing[1:], labels, own, provenance))
     entries = [entry for entry in training_set.entries() if entry.active]
     shown = [entry.has_mask for entry in entries if entry.label]
     print(f"{patient}: {len(chosen) + len(without)} slices into {options.set}")

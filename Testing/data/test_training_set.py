@@ -17,10 +17,13 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from SAMMixLib import files
 from SAMMixLib.cli import main
 from SAMMixLib.data.slices import SliceDataset, read_slices
-from SAMMixLib.data.training_set import JOURNAL, SLICES, TrainingSet, patient_name
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet, patient_name
+from SAMMixLib.data.training_set.journal import JOURNAL, LOCK, SLICES
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import locked
 from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.structure import LIVER, SPLEEN, TUMOUR, Structure, structure_named
@@ -39,7 +42,8 @@ def masks_of(images: np.ndarray) -> np.ndarray:
 def add(target: TrainingSet, patient: str, ks, label: bool = True, masked: bool = True, seed: int = 0):
     images = hu(len(ks), seed=seed)
     masks = masks_of(images) if label else np.zeros(images.shape, np.uint8)
-    return target.add(patient, ks, images, SPACING, [label] * len(ks), masks if masked else None, {"seed": seed})
+    labels = [label] * len(ks)
+    return target.add(LabelledSlices(patient, ks, images, SPACING, labels, masks if masked else None, {"seed": seed}))
 
 
 def refusal(action, *arguments, **options) -> str:
@@ -83,7 +87,8 @@ def test_volumes_of_other_spacing_and_orientation_read_back_exactly(tmp_path, tr
         volume = read_volume(scan)
         stack, masks = volume.axial(), axial_mask(mask, volume)
         ks = list(range(len(stack.array)))
-        training_set.add(name, ks, stack.array, stack.spacing[1:], masks.any((1, 2)), masks, {"file": scan.name})
+        labels, provenance = masks.any((1, 2)), {"file": scan.name}
+        training_set.add(LabelledSlices(name, ks, stack.array, stack.spacing[1:], labels, masks, provenance))
         stacks[name] = stack, masks, direct(scan, mask, 16)
     assert stacks["flipped"][0].array.shape == (7, 12, 10) and stacks["coronal"][0].array.shape == (8, 9, 11)
 
@@ -159,12 +164,12 @@ def test_the_last_word_on_a_slice_counts(tmp_path_factory, events):
 ADDING = """
 import sys
 import numpy as np
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 target, first = TrainingSet.open(sys.argv[1]), int(sys.argv[2])
 for n in range(first, first + 10000):
     images = np.random.default_rng(n).integers(-1024, 3000, (2, 64, 64)).astype(np.int16)
     masks = (images > 1000).astype(np.uint8)
-    target.add("p", [2 * n, 2 * n + 1], images, (0.7, 0.8), [True, True], masks, {"n": n})
+    target.add(LabelledSlices("p", [2 * n, 2 * n + 1], images, (0.7, 0.8), [True, True], masks, {"n": n}))
     print(n, flush=True)
 """
 
@@ -189,6 +194,95 @@ def test_a_kill_at_any_moment_loses_no_slice_that_was_added(tmp_path):
     for k, entry in entries.items():
         image = np.random.default_rng(k // 2).integers(-1024, 3000, (2, 64, 64)).astype(np.int16)[k % 2]
         assert np.array_equal(target.load(entry)[0], image)
+
+
+APPENDING = """
+import sys
+import numpy as np
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
+target, patient = TrainingSet.open(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for k in range(int(sys.argv[3])):
+    target.add(LabelledSlices(patient, [k], np.full((1, 4, 4), k, np.int16), (0.7, 0.8), [True]))
+"""
+
+
+def appending(target: TrainingSet, patient: str, count: int) -> subprocess.Popen:
+    """A process that adds `count` slices once it reads a line; it has opened the set."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", APPENDING, str(target.folder), patient, str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.slow
+def test_two_processes_append_200_slices_each_and_none_is_lost(training_set):
+    both = [appending(training_set, patient, 200) for patient in "ab"]
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait(300) for process in both] == [0, 0]
+    entries = training_set.entries()
+    assert [entry.key for entry in entries] == [(patient, k) for patient in "ab" for k in range(200)]
+    assert all((training_set.load(entry)[0] == entry.slice).all() for entry in entries)
+    training_set.verify()
+
+
+def test_a_line_that_another_process_is_writing_is_not_taken_for_a_torn_one(training_set):
+    add(training_set, "a", [1])
+    journal = training_set.folder / JOURNAL
+    line = journal.read_bytes().replace(b'"slices": [1]', b'"slices": [2]')
+    adding = appending(training_set, "b", 1)
+    with locked(training_set.folder / LOCK), journal.open("ab", buffering=0) as file:
+        file.write(line[:40])
+        adding.stdin.write("\n")
+        adding.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            adding.wait(1)
+        file.write(line[40:])
+    assert adding.wait(60) == 0
+    assert [entry.key for entry in training_set.entries()] == [("a", 1), ("a", 2), ("b", 0)]
+
+
+def test_a_killed_process_leaves_no_lock(training_set):
+    lock = training_set.folder / LOCK
+    code = "import sys; from SAMMixLib.files import locked\nwith locked(sys.argv[1]): print(1, flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files, "PATIENCE", 0.0)
+        assert "another process has held it" in refusal(add, training_set, "a", [1])
+    holder.kill()
+    holder.communicate()
+    add(training_set, "a", [1])
+    assert len(training_set.entries()) == 1
+
+
+def test_500_labels_are_added_and_shown_in_linear_time(training_set, monkeypatch):
+    """Each line is parsed once, and of what was read before only the last line is looked at again."""
+    parsed, read = [], []
+    parse, opened = json.loads, Path.open
+
+    def counting(path, mode="r", *options):
+        file = opened(path, mode, *options)
+        if path.name == JOURNAL:
+            take = file.read
+            file.read = lambda *size: read.append(take(*size)) or read[-1]
+        return file
+
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or parse(line))
+    monkeypatch.setattr(Path, "open", counting)
+    for k in range(500):
+        add(training_set, "a", [k], masked=False)
+    assert len(training_set.entries()) == 500
+    assert len(parsed) == 500
+    size = (training_set.folder / JOURNAL).stat().st_size
+    assert size <= sum(map(len, read)) < 5 * size
 
 
 @pytest.mark.parametrize("tail", [b"{", b'{"event": "add", "patient": "b", "sli', b"\0" * 20, b"\xff"])
@@ -279,6 +373,10 @@ def test_what_cannot_be_a_set(tmp_path, training_set):
 def test_bad_slices_add_nothing(training_set):
     images = hu(2)
     good = {"patient": "a", "slices": [1, 2], "images": images, "spacing": SPACING, "labels": [True, True]}
+
+    def adding(**change) -> None:
+        training_set.add(LabelledSlices(**(good | change)))
+
     for change, word in (
         ({"slices": [], "images": images[:0], "labels": []}, "no slices"),
         ({"slices": [1]}, "1 slices, but"),
@@ -291,12 +389,12 @@ def test_bad_slices_add_nothing(training_set):
         ({"masks": np.zeros(images.shape)}, "slice 1 holds the structure but its mask is empty"),
         ({"masks": masks_of(images), "labels": [True, False]}, "slice 2 is without, but has a mask"),
     ):
-        assert word in refusal(training_set.add, **(good | change))
+        assert word in refusal(adding, **change)
     assert training_set.entries() == [] and not list((training_set.folder / SLICES).iterdir())
-    training_set.add(**good)
-    assert "other pixels" in refusal(training_set.add, **(good | {"spacing": (0.7, 0.81)}))
-    assert "other pixels" in refusal(training_set.add, **(good | {"images": images[:, :5]}))
-    training_set.add(**(good | {"spacing": (0.7000001, 0.8)}))
+    adding()
+    assert "other pixels" in refusal(adding, spacing=(0.7, 0.81))
+    assert "other pixels" in refusal(adding, images=images[:, :5])
+    adding(spacing=(0.7000001, 0.8))
     assert "slice 9 of a is not in" in refusal(training_set.set_active, [("a", 9)], True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from SAMMixLib.data.slices import SliceDataset
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 from SAMMixLib.structure import LIVER, Structure
 
 SPACING = (1.5, 1.5)  # mm, about; the slices as stored do not say it
@@ -25,4 +25,4 @@ def collect(
                 own = own[np.argsort(data.indices[own])]
                 masks = None if masks is None else masks[own]
                 labels, ks = data.labels[own].tolist(), data.indices[own].tolist()
-                training_set.add(patient, ks, data.images[own], SPACING, labels, masks, {})
+                training_set.add(LabelledSlices(patient, ks, data.images[own], SPACING, labels, masks))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 from SAMMixLib.evaluation.metrics import score_overlap
 from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
@@ -81,8 +81,9 @@ def one_training(choice, count, seed, scan, before, reference, folder) -> dict:
     stack, everything = scan.stack, np.arange(len(reference))
     spacing = tuple(float(mm) for mm in stack.spacing[1:])
     present = reference.any(axis=(1, 2))
-    training_set.add("scan", everything.tolist(), stack.array, spacing, present.tolist(), None, {})
-    training_set.add("scan", chosen, stack.array[chosen], spacing, present[chosen].tolist(), reference[chosen], {})
+    training_set.add(LabelledSlices("scan", everything.tolist(), stack.array, spacing, present))
+    images = stack.array[chosen]
+    training_set.add(LabelledSlices("scan", chosen, images, spacing, present[chosen], reference[chosen]))
     tuned = fine_tune(run / "set", "starter", run / "run", FineTuning(seed=seed), BFLOAT16)
     after = segmented(Scan(Segmenter.from_bundle(tuned.bundle), scan.volume))
     others = np.setdiff1d(everything, chosen)

@@ -137,7 +137,7 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Pat
 
     from SAMMixLib.config import Config
     from SAMMixLib.data.slices import read_slices
-    from SAMMixLib.data.training_set import TrainingSet
+    from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
     from SAMMixLib.imaging.masks import read_mask
     from SAMMixLib.imaging.volume import read_volume
     from SAMMixLib.imaging.writing import is_ours
@@ -161,7 +161,7 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Pat
     shutil.copytree(bundle, seeds / "bundle")
     training = TrainingSet.create(seeds / "set")
     images = (np.arange(512)[::-1] * 3 - 500).reshape(2, 16, 16).astype(np.int16)
-    training.add("a", [0, 1], images, (1.0, 1.0), [True, True], (images > 0).astype(np.uint8), {"scan": "x"})
+    training.add(LabelledSlices("a", [0, 1], images, (1.0, 1.0), [True, True], images > 0, {"scan": "x"}))
     np.savez(seeds / "a.npz", image=images, mask=(images > 0).astype(np.uint8), slice=np.arange(2))
     config = json.dumps({"model": {"size": 256}, "training": {"seed": 1}, "volume": {"refine": 1}}).encode()
     message = json.dumps({"type": "segment", "id": 3, "volume": "x.nrrd", "slices": [1, 2]}).encode()

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from SAMMixLib import config
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import read_slices
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.models.card import CLASSIFIER, DECODER, open_bundle
@@ -40,7 +40,7 @@ def collected(folder, masks=(5, 6), labels=(0, 3, 11), structure=None) -> Traini
     for ks, with_mask in ((list(masks), True), (list(labels), False)):
         if ks:
             has = liver[ks].any(axis=(1, 2))
-            made.add("phantom", ks, images[ks], (1.5, 1.5), has, liver[ks] if with_mask else None)
+            made.add(LabelledSlices("phantom", ks, images[ks], (1.5, 1.5), has, liver[ks] if with_mask else None))
     return made
 
 

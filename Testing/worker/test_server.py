@@ -17,7 +17,7 @@ from worker_helpers import answer, collect, is_running, posix, said_hello, wait_
 
 from SAMMixLib.cli import main
 from SAMMixLib.data.phantom import make_phantom
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import LIVER
@@ -309,7 +309,7 @@ def test_suggestions_are_of_the_scan_that_is_held(worker, ct):
 def test_a_set_that_cannot_be_trained_on_is_told_in_a_line(worker, tmp_path):
     training_set = TrainingSet.create(tmp_path / "set")
     images = np.zeros((2, 64, 64), np.int16)
-    training_set.add("CT", [1, 2], images, (1.0, 1.0), [True, True], np.ones(images.shape, np.uint8))
+    training_set.add(LabelledSlices("CT", [1, 2], images, (1.0, 1.0), [True, True], np.ones(images.shape, np.uint8)))
     fields = {"slices": str(training_set.folder), "model": "starter", "preset": "quick", "seed": 0}
     error = refused(worker, "train", run=str(tmp_path / "run"), **fields)
     assert error["kind"] == "input" and "add some that do not" in error["message"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMMixLib.data.training_set import CARD, Entry, TrainingSet
+from SAMMixLib.data.training_set import CARD, Entry, LabelledSlices, TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.protocols import Source
 from SAMMixLib.module.session.errors import attempt
@@ -186,13 +186,15 @@ class Collector:
         for start in range(0, len(ks), IN_A_STEP):
             some = ks[start : start + IN_A_STEP]
             target.add(
-                source.patient,
-                np.array(some),
-                source.images(some),
-                source.spacing,
-                np.array([labels[k] for k in some]),
-                None if masks is None else masks[start : start + IN_A_STEP],
-                provenance,
+                LabelledSlices(
+                    source.patient,
+                    some,
+                    source.images(some),
+                    source.spacing,
+                    [labels[k] for k in some],
+                    None if masks is None else masks[start : start + IN_A_STEP],
+                    provenance,
+                )
             )
             self.message = f"Writing, {start + len(some)} of {len(ks)} slices"
             yield

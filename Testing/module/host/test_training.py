@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import slicer
 from slicerhost.desktop import click
 
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
 from SAMMixLib.paths import STARTER, models_folder, training_sets_folder, trainings_folder
 from SAMMixLib.worker.client import WorkerClient
 
@@ -306,7 +306,8 @@ def test_a_thousand_slices_do_not_hold_up_the_windows(trainer):
     collector.create("many")
     image = np.zeros((16, 64, 64), np.int16)
     for n in range(40):
-        collector.set.add(f"CT-{n}", list(range(16)), image, (0.7, 0.7), [True] * 16, None, {"volume": f"CT {n}"})
+        labelled = LabelledSlices(f"CT-{n}", range(16), image, (0.7, 0.7), [True] * 16, None, {"volume": f"CT {n}"})
+        collector.set.add(labelled)
     clinic.tab.case.jump(3)
     click(clinic.ui.emptySliceButton)
     gap = settle(clinic)

@@ -12,7 +12,7 @@ import slicer
 from geometries import Geometry, export, geometries
 from hypothesis import HealthCheck, given, settings
 
-from SAMMixLib.data.training_set import TrainingSet, patient_name
+from SAMMixLib.data.training_set import LabelledSlices, TrainingSet, patient_name
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.collect import CaseSource
@@ -44,7 +44,8 @@ def test_slices_of_two_volumes_come_back_exactly_from_one_set(scene, one: Geomet
             source = named(CaseSource(Case(volume, segmentation)))
             ks = list(range(0, source.total, 2))
             images, masks = source.images(ks), source.masks(ks, LIVER)
-            training_set.add(source.patient, ks, images, source.spacing, masks.any((1, 2)), masks, source.provenance())
+            labels, provenance = masks.any((1, 2)), source.provenance()
+            training_set.add(LabelledSlices(source.patient, ks, images, source.spacing, labels, masks, provenance))
 
             file = export(volume, Path(folder, f"{name}.nrrd"))
             stack = Volume(sitk.ReadImage(str(file)), file).axial()  # as the command line sees the scan

@@ -7,7 +7,8 @@ import errno
 import numpy as np
 import pytest
 
-from SAMMixLib.data.training_set import TrainingSet
+from SAMMixLib.data.training_set import training_set as sets
+from SAMMixLib.data.training_set.slice_files import recent_slice_file
 from SAMMixLib.module.session.collecting import Collector, summary
 from SAMMixLib.module.session.pictures import outline, ppm, slice_picture
 from SAMMixLib.module.session.settings import Settings
@@ -115,7 +116,7 @@ def test_work_comes_in_steps_and_what_is_done_stays_when_it_is_cut_off(collector
     collector.label(PlayedSource(), 0, 9, rest=False)
     for _ in range(4):
         collector.tick()
-    done = TrainingSet.open(collector.set.folder).entries()
+    done = sets.TrainingSet.open(collector.set.folder).entries()
     assert 0 < len(done) < 10
     assert finish(collector) >= 3
 
@@ -209,7 +210,7 @@ def test_a_full_disk_is_told_and_the_next_click_works(collector, monkeypatch):
 
     source = PlayedSource()
     with monkeypatch.context() as patched:
-        patched.setattr(TrainingSet, "_store", full)
+        patched.setattr(sets, "write_slice_file", full)
         collector.take(source, [5], "edited")
         finish(collector)
     assert "No space left" in collector.error and not collector.entries and not collector.message
@@ -225,9 +226,7 @@ def test_a_lost_file_leaves_its_thumbnail_out_and_says_which(collector):
     assert collector.thumbnail(entry).shape[2] == 3
     reopened = Collector(collector._settings)
     entry.file.unlink()
-    import SAMMixLib.data.training_set as module
-
-    module._read.cache_clear()
+    recent_slice_file.cache_clear()
     assert reopened.thumbnail(entry) is None and entry.file.name in reopened.error
 
 
