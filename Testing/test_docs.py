@@ -32,12 +32,6 @@ FUNCTION_LINES, CLASS_LINES, PARAMETERS = 60, 250, 5
 
 # What goes beyond these limits, each with its reason.
 MANY_PARAMETERS = {
-    "SAMMixLib/data/phantom.py:ellipsoid": "a point and the measures of a shape",
-    "SAMMixLib/data/phantom.py:capsule": "a point and the measures of a shape",
-    "SAMMixLib/data/phantom.py:rounded_box_outline": "a point and the measures of a shape",
-    "SAMMixLib/data/phantom.py:draw_tube": "a shape, its tissue and where it may lie",
-    "SAMMixLib/data/phantom.py:draw_loop": "a shape, its content and where it may lie",
-    "SAMMixLib/data/phantom.py:draw_branches": "a shape, where it may lie, and how often it branches",
     "SAMMixLib/data/slices.py:read_slices": "what the readers of five formats want to know",
     "SAMMixLib/evaluation/evaluate.py:evaluate_slices": "what a score must name: data, prompt source, seed",
     "SAMMixLib/evaluation/evaluate.py:evaluate_volumes": "what a score must name: data, prompt source, seed",
