@@ -257,8 +257,8 @@ def draw_branches(canvas: Canvas, of: Tube, inside: np.ndarray, random: np.rando
     draw_tube(canvas, of, "liver", 150, inside)
     if depth == 0:
         return
-    along = of.end - of.start
-    for root in (of.start + 0.55 * along, of.end):
+    along = np.subtract(of.end, of.start)
+    for root in (np.add(of.start, 0.55 * along), np.asarray(of.end)):
         side = random.normal(0, 0.5, 3) * np.linalg.norm(along)
         branch = vessel(root, root + 0.45 * along + side, 0.62 * of.radius_start)
         draw_branches(canvas, branch, inside, random, depth - 1)

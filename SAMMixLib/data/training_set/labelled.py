@@ -33,10 +33,10 @@ class LabelledSlices:
     """
 
     patient: str
-    slices: Sequence[int]
+    slices: Sequence[int] | np.ndarray
     images: np.ndarray
     spacing: Sequence[float]
-    labels: Sequence[bool]
+    labels: Sequence[bool] | np.ndarray
     masks: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
