@@ -7,12 +7,12 @@ writes a preset as JSON, ``sammix train --config FILE`` reads it back.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import read_json
 
 LITE_MEDSAM = "lite_medsam"
 CHOICES = {
@@ -179,8 +179,8 @@ def read_config(path: str | Path) -> Config:
         SAMMixError: the file is missing, is no JSON, or holds an unknown entry.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
         raise SAMMixError(f"{path}: cannot be read as a config: {error}") from None
     return Config.from_dict(data, str(path))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -228,6 +229,19 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> None:
     """
     with atomic(path, durable) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON: not UTF-8, damaged, or nested beyond all bounds.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from SAMMixLib import paths
+from SAMMixLib.cohort.records import Place, read_record
+from SAMMixLib.config import read_config
+from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.files import atomic, sha256_of, write_text
+from SAMMixLib.models.card import open_bundle
+from SAMMixLib.training.recipe import read_recipe
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path):
@@ -49,3 +55,21 @@ def test_sammix_home_holds_models_sets_and_trainings(monkeypatch, tmp_path):
         Path("trainings"),
     ]
     assert (paths.starter_folder() / "sammix.json").is_file()
+
+
+def test_json_nested_beyond_all_bounds_is_damaged_wherever_it_is_read(tmp_path):
+    """Python's parser gives up with an error of its own there."""
+    place = Place(tmp_path, "x")
+    place.record.parent.mkdir()
+    for path in (tmp_path / "x.json", tmp_path / "sammix.json", tmp_path / "training_set.json", place.record):
+        path.write_text("[" * 100_000)
+    assert read_record(place) is None
+    for read in (
+        read_config,
+        read_recipe,
+        lambda path: read_protocol(str(path)),
+        lambda path: open_bundle(path.parent),
+        lambda path: TrainingSet.open(path.parent),
+    ):
+        with pytest.raises(SAMMixError, match="nested too deeply"):
+            read(tmp_path / "x.json")

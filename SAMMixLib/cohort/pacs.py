@@ -321,6 +321,8 @@ def _header(path: str) -> Any:
         if not is_dicom(Path(path)):
             return None
         header = parse(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+        for _ in header:
+            pass  # pydicom parses a value when it is asked for: here, where what is damaged is known to be so
         is_directory = header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY
         return header if header.get("Modality") and not is_directory else None
     except Exception:  # pydicom raises what its parsers raise
@@ -349,9 +351,10 @@ def _facts(header: Any, folder: str) -> dict[str, Any]:
 
     def number(name: str) -> float | None:
         try:
-            return float(header.get(name))
+            value = float(header.get(name))
         except (TypeError, ValueError):
             return None
+        return value if np.isfinite(value) else None
 
     return {
         "study": text("StudyInstanceUID") or f"{WITHOUT_UID}{folder}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from SAMMixLib import __version__
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import sha256_of
+from SAMMixLib.files import read_json, sha256_of
 
 SCHEMA = 1
 DONE, FAILED = "done", "failed"
@@ -103,7 +103,7 @@ def _keyed(text: str, secret: str) -> str:
 def read_record(place: Place) -> dict[str, Any] | None:
     """The record of a scan, None where there is none or it is damaged: then the scan is run again."""
     try:
-        record = json.loads(place.record.read_text(encoding="utf-8"))
+        record = read_json(place.record)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None

@@ -5,7 +5,6 @@ A protocol is written before its test patients are looked at. Its cells are (row
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from SAMMixLib.data.readers import patients_in
 from SAMMixLib.data.slices import SliceDataset, split_patients
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import read_json
 
 FOLDER = Path(__file__).parent / "protocols"
 SAM_METHODS = ("sam_mix", "sam_pp")
@@ -121,7 +121,7 @@ def read_protocol(name_or_file: str) -> Protocol:
     path = FOLDER / f"{name_or_file}.json"
     path = path if path.is_file() else Path(name_or_file)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         source, *cross = map(DatasetSpec.from_dict, (data["source"], *data["cross_domain"]))
         rows = tuple(Row(**_tuples(entry)) for entry in data["rows"])
         fields = {key: data[key] for key in ("name", "about", "split", "middle", "budget")}
@@ -132,7 +132,7 @@ def read_protocol(name_or_file: str) -> Protocol:
     except OSError:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
         raise SAMMixError(f"{name_or_file}: no such protocol; take {known}, or a JSON file like theirs") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SAMMixError(f"{path}: not a protocol ({error}); see {FOLDER / 'desk.json'}") from None
 
 

@@ -19,7 +19,7 @@ from SAMMixLib.imaging.itk import image_like, name_for_itk, printable, quiet_itk
 from SAMMixLib.imaging.nifti import MAX_VOXELS, VOXEL_MM, check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
-HEADER_BYTES = 1 << 14
+HEADER_BYTES = 1 << 16
 METAIMAGE_AXES = tuple(b"%d" % n for n in range(1, 11))
 METAIMAGE_BYTES = {
     b"MET_CHAR": 1, b"MET_UCHAR": 1, b"MET_SHORT": 2, b"MET_USHORT": 2, b"MET_INT": 4, b"MET_UINT": 4,
@@ -29,6 +29,8 @@ SPACING = re.compile(rb"^\s*(spacings|space directions|ElementS(pacing|ize))\s*[
 ORIENTATION = re.compile(
     rb"^\s*(space:\s*(left|right|[LR][AP]S)|(TransformMatrix|Orientation|Rotation)\s*=)", re.MULTILINE | re.IGNORECASE
 )
+METAIMAGE_LINE = re.compile(rb"[ \t]*\w{1,80}[ \t]*=[^\x00-\x08\x0b-\x1f]{0,4000}|[ \t]*")
+METAIMAGE_END = re.compile(rb"^[ \t]*ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n?$", re.MULTILINE)
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -184,21 +186,27 @@ def _left_open(path: Path, header: bytes) -> list[str]:
 
 
 def _check_metaimage(path: Path, header: bytes) -> None:
-    """Refuse what ITK's reader ends the process for (axes beyond all bounds), or fills in silence (cut off voxels)."""
+    """Refuse what ends the process in ITK's reader (a line that is none of a header, a pattern of names that C's printf
+    would follow, axes beyond all bounds), or what it fills in silence (cut off voxels).
+    """
+    end = METAIMAGE_END.search(header)
+    if end is None or not all(map(METAIMAGE_LINE.fullmatch, header[: end.start()].splitlines())):
+        raise SAMMixError(f"{path}: its header is not that of a MetaImage file, or damaged")
+    if b"%" in end[1]:
+        raise SAMMixError(f"{path}: its voxels lie in several files by a pattern of names; convert it to one file")
     fields = dict(re.findall(rb"^\s*(\w+)\s*=[ \t]*([^\r\n]*?)\s*$", header, re.MULTILINE))
     axes, numbers = fields.get(b"NDims", b""), fields.get(b"DimSize", b"").split()
     whole = all(len(number) < 20 and number.isdigit() and 0 < int(number) <= MAX_VOXELS for number in numbers)
     if axes not in METAIMAGE_AXES or len(numbers) != int(axes) or not whole:
         raise SAMMixError(f"{path}: its header has no valid sizes (NDims, DimSize): not a MetaImage file, or damaged")
     width, channels = METAIMAGE_BYTES.get(fields.get(b"ElementType", b"")), fields.get(b"ElementNumberOfChannels", b"1")
-    local = re.search(rb"^\s*ElementDataFile\s*=\s*LOCAL[ \t]*\r?\n", header, re.MULTILINE)
-    if local is None or width is None or not channels.isdigit() or fields.get(b"BinaryData") == b"False":
+    if end[1] != b"LOCAL" or width is None or not channels.isdigit() or fields.get(b"BinaryData") == b"False":
         return
     wanted = math.prod(map(int, numbers)) * width * int(channels[:4])
     if fields.get(b"CompressedData", b"False").lower() == b"true":
         packed = fields.get(b"CompressedDataSize", b"0")
         wanted = int(packed) if packed.isdigit() else 0
-    there = path.stat().st_size - local.end()
+    there = path.stat().st_size - end.end()
     if there < wanted:
         raise SAMMixError(f"{path}: the file is truncated: {there} of {wanted} bytes of voxels; copy it again")
 

@@ -13,14 +13,13 @@ A bundle is a folder:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from SAMMixLib.config import Config
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import sha256_of
+from SAMMixLib.files import read_json, sha256_of
 from SAMMixLib.structure import LIVER, Structure
 
 SCHEMA = 1
@@ -66,10 +65,10 @@ def open_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = read_json(folder / CARD)
     except OSError:
         raise SAMMixError(f"{folder}: no model bundle here ({CARD} is missing); see: sammix models list") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise SAMMixError(f"{folder / CARD}: damaged ({error}); import the bundle again") from None
     schema = card.get("schema") if isinstance(card, dict) else None
     if not isinstance(schema, int):

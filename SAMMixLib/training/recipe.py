@@ -19,7 +19,7 @@ from SAMMixLib.config import Config
 from SAMMixLib.data.slices import SliceDataset, split_patients
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import write_text
+from SAMMixLib.files import read_json, write_text
 
 FILE = "recipe.json"
 
@@ -103,16 +103,18 @@ def read_recipe(path: Path, data_root: Path | None = None) -> Recipe:
         SAMMixError: the file is missing or is no recipe.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         sources = [DatasetSpec.from_dict(source).at(data_root or Path()) for source in data["sources"]]
+        labelled = data.get("labelled")
+        listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]
+        validation = list(map(str, data.get("validation", [])))
+        record, same = dict(data.get("record", {})), dict(data.get("same", {}))
     except OSError as error:
         raise SAMMixError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SAMMixError(f"{path}: not a training recipe ({error})") from None
     config = Config.from_dict(data.get("config", {}), str(path))
-    labelled = data.get("labelled")
-    listed = None if labelled is None else [(str(patient), int(index)) for patient, index in labelled]
-    return Recipe(sources, config, data.get("validation", []), listed, data.get("record", {}), data.get("same", {}))
+    return Recipe(sources, config, validation, listed, record, same)
 
 
 def _positions(data: SliceDataset, labelled: list[tuple[str, int]]) -> np.ndarray:

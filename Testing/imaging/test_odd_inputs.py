@@ -173,3 +173,25 @@ def test_values_that_real_scans_have_give_no_doubt(tmp_path, change):
 def test_names(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     comes_to(write_nifti(tmp_path / name, hu()), "right")
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "why"),
+    [
+        ("ElementDataFile = LOCAL", "ElementDataFile\0\0\xd0OCAL", "not that of a MetaImage file, or damaged"),
+        ("ElementDataFile = LOCAL", "ElementDataFile = %s%s%s%n 1 9 1", "a pattern of names"),
+        ("ElementType", "E" * 300, "not that of a MetaImage file, or damaged"),
+        ("Offset = ", "Offset = \x01", "not that of a MetaImage file, or damaged"),
+        (
+            "AnatomicalOrientation",
+            "Comment = " + "x" * 5000 + "\nAnatomicalOrientation",
+            "not that of a MetaImage file",
+        ),
+    ],
+)
+def test_metaimage_headers_that_end_the_process_in_itk(tmp_path, line, other, why):
+    sitk.WriteImage(phantom().ct, str(tmp_path / "ct.mha"))
+    content = (tmp_path / "ct.mha").read_bytes()
+    assert content.count(line.encode()) == 1
+    (tmp_path / "ct.mha").write_bytes(content.replace(line.encode(), other.encode("latin-1")))
+    comes_to(tmp_path / "ct.mha", f"refused: {why}")

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "imaging")]
 
 DEADLINE = 20  # seconds an input
 MEMORY = 6 << 30
-CHUNK = 500
+CHUNK = 2000
 BIG = 1 << 20  # bytes of a file that is not worth damaging
 NUMBERS = (0, 1, -1, 2, 127, 255, 256, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**63 - 1)
 FLOATS = (0.0, -0.0, -1.0, 1e-30, 1e30, float("nan"), float("inf"), float("-inf"), 0.5, 352.5)
@@ -53,6 +54,7 @@ TEXTS = (
     "é",
     "1 1",
     "none",
+    "[" * 100_000,
 )
 
 
@@ -132,17 +134,26 @@ class Fields:
 
 def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Path], Callable[[Path], object]]]:
     """For each reader: what makes a damaged input in a folder, and what reads it."""
+    import h5py
     import SimpleITK as sitk
     from odd_files import phantom, segmentation
 
+    from SAMMixLib.cohort.manifest import scans_of
+    from SAMMixLib.cohort.pacs import Export
+    from SAMMixLib.cohort.records import Place, read_record
     from SAMMixLib.config import Config
     from SAMMixLib.data.slices import read_slices
     from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
+    from SAMMixLib.experiments.protocol import read_protocol
     from SAMMixLib.imaging.masks import read_mask
     from SAMMixLib.imaging.volume import read_volume
     from SAMMixLib.imaging.writing import is_ours
     from SAMMixLib.models.bundle import open_bundle, verify_bundle
+    from SAMMixLib.models.registry import import_model
+    from SAMMixLib.training.recipe import read_recipe
     from SAMMixLib.worker.protocol import decode
+
+    os.environ["SAMMIX_HOME"] = str(folder / "home")
 
     seeds = folder / "seeds"
     seeds.mkdir()
@@ -163,6 +174,18 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Pat
     images = (np.arange(512)[::-1] * 3 - 500).reshape(2, 16, 16).astype(np.int16)
     training.add(LabelledSlices("a", [0, 1], images, (1.0, 1.0), [True, True], images > 0, {"scan": "x"}))
     np.savez(seeds / "a.npz", image=images, mask=(images > 0).astype(np.uint8), slice=np.arange(2))
+    _write_more_dicom(seeds)
+    training.export(seeds / "set.zip")
+    with zipfile.ZipFile(seeds / "model.zip", "w") as archive:
+        archive.write(bundle / "sammix.json", "m/sammix.json")
+        archive.writestr("m/classifier.safetensors", b"x" * 100)
+    with h5py.File(seeds / "a.h5", "w") as file:
+        for k, pixels in enumerate(images):
+            file[f"Slice{k}/Slice"], file[f"Slice{k}/Segmentation"] = pixels, (pixels > 0).astype(np.uint8)
+            file[f"Slice{k}"].attrs["ImageLabel"] = [1]
+    recipe = (REPOSITORY / "Resources" / "recipes" / "starter.json").read_bytes()
+    protocol = (REPOSITORY / "SAMMixLib" / "experiments" / "protocols" / "desk.json").read_bytes()
+    record = json.dumps({"schema": 1, "scan": "x", "status": "done", "input": {"facts": "a", "sha256": "b"}}).encode()
     config = json.dumps({"model": {"size": 256}, "training": {"seed": 1}, "volume": {"refine": 1}}).encode()
     message = json.dumps({"type": "segment", "id": 3, "volume": "x.nrrd", "slices": [1, 2]}).encode()
     fields = Fields()
@@ -232,6 +255,16 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Pat
     def slices(path: Path) -> object:
         return read_slices(path, 16)
 
+    def imported(path: Path) -> object:
+        return TrainingSet.import_(path, path.parent / "imported").entries()
+
+    def cohort(path: Path) -> object:
+        notes = Export(path.parent / "notes.sqlite")
+        try:
+            return list(scans_of(path, path.parent / "out", notes))
+        finally:
+            notes.close()
+
     return {
         "NIfTI fields": (nifti, read_volume),
         "NIfTI": (one("ct.nii"), read_volume),
@@ -241,16 +274,27 @@ def readers(folder: Path) -> dict[str, tuple[Callable[[Path, random.Random], Pat
         "MetaImage header": (one("ct.mhd"), read_volume),
         "DICOM file": (one("series/0.dcm"), read_volume),
         "DICOM folder": (tree("series"), read_volume),
+        "DICOM enhanced": (one("enhanced.dcm"), read_volume),
+        "DICOMDIR": (one("DICOMDIR"), read_volume),
+        "DICOM SEG": (one("seg.dcm"), read_mask),
         "mask": (one("mask.nii.gz"), read_mask),
         "segments": (one("s.seg.nrrd"), read_mask),
         "DICOM as mask": (one("series/1.dcm"), read_mask),
         "mark of ours": (one("s.seg.nrrd"), is_ours),
         "bundle": (tree("bundle"), lambda path: verify_bundle(open_bundle(path))),
         "training set": (tree("set"), whole_set),
+        "zip of a set": (one("set.zip"), imported),
+        "zip of a model": (one("model.zip"), import_model),
+        "HDF5": (one("a.h5"), slices),
         "npz": (one("a.npz"), slices),
         "labels.csv": (labels, slices),
         "dataset.json": (decathlon, slices),
         "config": (text(config, "config.json"), configured),
+        "recipe": (text(recipe, "recipe.json"), read_recipe),
+        "protocol": (text(protocol, "protocol.json"), lambda path: read_protocol(str(path))),
+        "cohort's table": (text(b"path,name,patient\nx.nrrd,x,a\ny.nrrd,,b\n", "scans.csv"), cohort),
+        "cohort's folder": (tree("series"), cohort),
+        "cohort's record": (text(record, "x.json"), lambda path: read_record(Place(path.parent, "x"))),
         "worker message": (text(message, "message"), lambda path: decode(path.read_bytes())),
     }
 
@@ -273,6 +317,50 @@ def _write_dicom(folder: Path) -> None:
         file.RescaleSlope, file.RescaleIntercept = 1, -1024
         file.PixelData = (np.arange(80, dtype="<i2") * 20).tobytes()
         file.save_as(folder / f"{n}.dcm", enforce_file_format=True)
+
+
+def _write_more_dicom(folder: Path) -> None:
+    """Of the series in `folder`: a DICOM SEG, an enhanced multi-frame image, and a directory."""
+    import highdicom
+    import pydicom
+    from pydicom.dataset import Dataset
+    from pydicom.fileset import FileSet
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import EnhancedCTImageStorage
+
+    files = [pydicom.dcmread(folder / "series" / f"{n}.dcm") for n in range(3)]
+    for file in files:
+        file.StudyInstanceUID, file.FrameOfReferenceUID, file.PatientID, file.StudyID = "1.2", "1.2.9", "p", "1"
+        file.InstanceNumber = int(file.SOPInstanceUID[-1]) + 1
+        for name in ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "ReferringPhysicianName"):
+            setattr(file, name, "")
+        file.StudyDate, file.StudyTime, file.Manufacturer = "20200101", "000000", "x"
+    algorithm = highdicom.AlgorithmIdentificationSequence("x", codes.DCM.ArtificialIntelligence, "1")
+    segment = highdicom.seg.SegmentDescription(
+        1, "liver", codes.SCT.Organ, codes.SCT.Liver, "AUTOMATIC", algorithm_identification=algorithm
+    )
+    highdicom.seg.Segmentation(
+        files, np.ones((3, 8, 10), np.uint8), "BINARY", [segment], "1.2.5", 1, "1.2.6", 1, "x", "x", "1", "1"
+    ).save_as(folder / "seg.dcm")
+
+    directory = FileSet()
+    for file in files:
+        directory.add(file)
+    directory.write(folder / "medium")
+    shutil.copy(folder / "medium" / "DICOMDIR", folder)
+
+    enhanced, groups = files[0], []
+    enhanced.SOPClassUID = enhanced.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    for n in range(3):
+        place, turned, step, group = Dataset(), Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient, turned.ImageOrientationPatient = [0, 0, 3 * n], [1, 0, 0, 0, 1, 0]
+        step.PixelSpacing, step.SliceThickness = [1, 1], 3
+        group.PlanePositionSequence, group.PlaneOrientationSequence = [place], [turned]
+        group.PixelMeasuresSequence = [step]
+        groups.append(group)
+    enhanced.NumberOfFrames, enhanced.PerFrameFunctionalGroupsSequence = 3, groups
+    enhanced.PixelData = enhanced.PixelData * 3
+    enhanced.save_as(folder / "enhanced.dcm", enforce_file_format=True)
 
 
 def watched(allowed: Path) -> Callable[[str, tuple], None]:
@@ -370,16 +458,16 @@ def main() -> int:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("at ")]
             last = lines[-1] if lines else "before the first"
-            faults.append(f"the process ended with {done.returncode} {last}: {done.stderr[-300:]!r}")
+            found = [f"the process ended with {done.returncode} {last}: {done.stderr[-300:]!r}"]
         else:
-            found = json.loads(done.stdout.splitlines()[-1])
-            faults += found["faults"]
-            for kind, what, n in found["outcomes"]:
+            told = json.loads(done.stdout.splitlines()[-1])
+            found = told["faults"]
+            for kind, what, n in told["outcomes"]:
                 outcomes[kind, what] += n
-        print(f"{start + count} inputs, {len(faults)} faults", flush=True)
+        faults += found
+        print(*found, f"{start + count} inputs, {len(faults)} faults", sep="\n", flush=True)
     for (kind, what), n in sorted(outcomes.items()):
         print(f"{kind:20} {what:8} {n}")
-    print(*faults, sep="\n")
     return bool(faults)
 
 

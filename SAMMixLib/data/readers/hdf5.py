@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PAPER_HU = (-3055.0, 5811.0)
 """What 0 and 1 stand for in the paper's HDF5 files: the least and the greatest HU in LiTS."""
 
+MOST_PIXELS = 1 << 26
+
 
 def read_hdf5(
     file: Path, hu_range: tuple[float, float], wanted: set[str] | None, mask_value: int | None
@@ -39,7 +41,9 @@ def read_hdf5(
             masks = np.stack([_array(group, "Segmentation") for group in slices]) if outlined else None
             if mask_value is not None and outlined:
                 masks, labels = masks == mask_value, None  # ImageLabel tells of all values
-    except (OSError, KeyError, ValueError) as error:
+    except SAMMixError:
+        raise
+    except Exception as error:  # h5py raises what HDF5 finds, in many ways
         raise SAMMixError(
             f"{file}: not the paper's HDF5 layout ({error}); each group needs Slice and the attribute ImageLabel"
         ) from error
@@ -51,4 +55,7 @@ def read_hdf5(
 
 
 def _array(group: h5py.Group, name: str) -> np.ndarray:
-    return cast("h5py.Dataset", group[name])[()]
+    pixels = cast("h5py.Dataset", group[name])
+    if pixels.size > MOST_PIXELS:
+        raise ValueError(f"{name} of more than {MOST_PIXELS} pixels")
+    return pixels[()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import read_json
 from SAMMixLib.structure import Structure
 
 SCHEMA = 1
@@ -31,7 +32,7 @@ class Card:
         """
         file = folder / CARD
         try:
-            card = json.loads(file.read_text(encoding="utf-8"))
+            card = read_json(file)
             schema, name, structure = card["schema"], card["name"], card["structure"]
         except OSError:
             raise SAMMixError(f"{folder}: no training set here ({CARD} is missing); choose another folder") from None

@@ -130,7 +130,7 @@ class Journal:
                 raise SAMMixError(f"{self.file}: line {number}: unknown event {event['event']!r}; update SAMMix")
             if not (_is_tick(event, self.entries) if event["event"] == "active" else _is_add(event)):
                 raise ValueError
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SAMMixError(f"{self.file}: line {number} is damaged; restore it from an export") from None
         self.events.append(event)
         if event["event"] == "active":
