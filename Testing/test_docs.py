@@ -35,7 +35,6 @@ MANY_PARAMETERS = {
     "SAMMixLib/data/slices.py:read_slices": "what the readers of five formats want to know",
     "SAMMixLib/evaluation/evaluate.py:evaluate_slices": "what a score must name: data, prompt source, seed",
     "SAMMixLib/evaluation/evaluate.py:evaluate_volumes": "what a score must name: data, prompt source, seed",
-    "SAMMixLib/module/scene/segments.py:writeSegment": "a mask, its two nodes, and what limits the writing",
     "SAMMixLib/networks/classifiers/resnet38.py:BasicBlock.__init__": "the measures of a layer, as torch's have them",
     "SAMMixLib/networks/classifiers/resnet38.py:stage": "the columns of the architecture's table",
     "SAMMixLib/networks/lora.py:fold_lora": "an adapter and the entries of its config",
@@ -44,9 +43,7 @@ MANY_PARAMETERS = {
     "SAMMixLib/worker/requests.py:load": "the fields of a request",
     "SAMMixLib/worker/requests.py:train": "the fields of a request",
 }
-LONG_FUNCTIONS = {
-    "SAMMixLib/module/scene/segments.py:writeSegment": "one line over; a third of it says what it promises",
-}
+LONG_FUNCTIONS = {}
 LONG_CLASSES = {
     "SAMMixLib/inference/scan.py:Scan": "one scan before one model, with the evidence that its corrections start from",
     "SAMMixLib/module/session/session.py:Session": "one state machine: start, load, run, import, cancel",

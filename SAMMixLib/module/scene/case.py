@@ -20,6 +20,7 @@ from SAMMixLib.module.scene.navigate import currentSlice, jumpToSlice, nextToRev
 from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.segments import (
     LABELMAP,
+    Brush,
     bounds,
     createSegmentation,
     findSegment,
@@ -208,7 +209,8 @@ class Case:
         else:
             self._saveStateForUndo()
         yield
-        exact = writeSegment(array, self.volumeNode, self.segmentationNode, slices, self.editorNode, self.structure)
+        brush = Brush(self.structure, self.editorNode)
+        exact = writeSegment(array, self.volumeNode, self.segmentationNode, slices, brush)
         yield
         return exact
 

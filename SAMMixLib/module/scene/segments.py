@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,37 @@ def findSegment(segmentationNode, structure: Structure = LIVER) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Brush:
+    """What is written, and what of the Segment Editor's settings limits it.
+
+    ``editor`` is the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) is obeyed,
+    and whose overwrite mode "allow overlap" lets the segment overlap its neighbours.
+    """
+
+    structure: Structure = LIVER
+    editor: Any = None
+
+    def masked(self, segmentationNode) -> bool:
+        """Whether the user has limited where can be edited."""
+        everywhere = segmentationNode.EditAllowedEverywhere
+        return self.editor is not None and (
+            self.editor.GetMaskMode() != everywhere or bool(self.editor.GetSourceVolumeIntensityMask())
+        )
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether it may claim what another segment holds."""
+        allowed = self.editor is not None and self.editor.GetOverwriteMode() == self.editor.OverwriteNone
+        return allowed or self.structure.category == ALTERED
+
+
 def writeSegment(
     mask: np.ndarray,
     volumeNode,
     segmentationNode,
     slices: Iterable[int] | None = None,
-    editor=None,
-    structure: Structure = LIVER,
+    brush: Brush = Brush(),
 ) -> bool:
     """Write the structure's segment, adding it where there is none.
 
@@ -69,8 +94,7 @@ def writeSegment(
     Args:
         mask: bool or uint8 [z, y, x], the volume node's own array.
         slices: the k of the axial stack to write; the segment keeps its voxels in all others. All by default.
-        editor: the ``vtkMRMLSegmentEditorNode`` whose masking (inside which segments, which intensities) limits what
-            is written, and whose overwrite mode "allow overlap" lets the segment overlap its neighbours.
+        brush: the structure, and the user's settings.
 
     Returns:
         Whether the segment is the mask in what was to be written: nothing was masked, and no neighbour met.
@@ -84,11 +108,8 @@ def writeSegment(
         raise SAMMixError(f"a mask of {mask.shape[::-1]} voxels is not of the size of {volumeNode.GetName()}")
     if segmentationNode.GetSegmentation().GetSourceRepresentationName() != LABELMAP:
         raise SAMMixError(f"{segmentationNode.GetName()}: holds surfaces, not label maps; choose another segmentation")
-    own = findSegment(segmentationNode, structure)
+    own, masked = findSegment(segmentationNode, brush.structure), brush.masked(segmentationNode)
     neighbours = [each for each in _filled(segmentationNode) if each != own]
-    masked = editor is not None and (
-        editor.GetMaskMode() != segmentationNode.EditAllowedEverywhere or editor.GetSourceVolumeIntensityMask()
-    )
     keep = bool(neighbours) or slices is not None or masked
     if not keep:
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
@@ -104,17 +125,14 @@ def writeSegment(
         toStack(chosen, volumeNode)[list(slices)] = True
         wanted = new = np.where(chosen[box], mask, current)
     if masked:
-        new = np.where(_editable(editor, segmentationNode, own, volumeNode, grid)[box], new, current)
+        new = np.where(_editable(brush.editor, segmentationNode, own, volumeNode, grid)[box], new, current)
     others = np.zeros_like(mask)
     for each in neighbours:
         others |= _voxels(segmentationNode, each, grid, shape)[box]
-    overlap = structure.category == ALTERED or (
-        editor is not None and editor.GetOverwriteMode() == editor.OverwriteNone
-    )
-    if not overlap:
+    if not brush.overlaps:
         new = new & (current | ~others)
     corner = [side.start for side in box]
-    _store(new, corner, grid, segmentationNode, own or _add(segmentationNode, structure))
+    _store(new, corner, grid, segmentationNode, own or _add(segmentationNode, brush.structure))
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     return new is wanted or np.array_equal(new, wanted)
 

@@ -1,6 +1,6 @@
 """A training in a worker process of its own: from click to a model among the user's, through stops and crashes.
 
-A run folder keeps all that is needed to go on: ``request.json`` from the first moment, what the training itself keeps,
+A run folder keeps all that is needed to go on: ``request.json`` from the first moment, the training's own folder in it,
 and ``outcome.json`` when it is through. So an application that was closed or killed finds its run again.
 """
 
@@ -27,6 +27,7 @@ from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.paths import STARTER, models_folder, trainings_folder
 
 REQUEST, FIGURES, OUTCOME = "request.json", "figures.jsonl", "outcome.json"
+RUN = "run"  # the training's own folder, which it wants to itself
 PRESETS = {"quick": "Quick, some minutes", "full": "Full, longer"}
 SEED = 0
 
@@ -212,7 +213,7 @@ class Training:
             model=request.model,
             preset=request.preset,
             seed=request.seed,
-            run=str(self._run),
+            run=str(self._run / RUN),
             device=self.settings.device,
         )
 

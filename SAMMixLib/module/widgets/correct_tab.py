@@ -25,7 +25,7 @@ class CorrectTab:
         self.ui.editBoxButton.checked = False
 
     def onTab(self, index: int) -> None:
-        here = self.ui.tabs.widget(index) == self.ui.correctTab
+        here = index == self.ui.tabs.indexOf(self.ui.correctTab)
         if not here:
             self.close()
         self.desk.mute(here)

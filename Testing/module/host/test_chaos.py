@@ -40,6 +40,9 @@ def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_
     started = time.perf_counter()
     gap = clinic.segment(300)
     whole = time.perf_counter() - started
+    started = time.perf_counter()
+    shown = clinic.wait(lambda: not clinic.tab.drawing3D, 60)
+    surface = time.perf_counter() - started
     assert np.array_equal(clinic.liver(), expected)
     human = sitk.GetArrayFromImage(sitk.ReadImage(str(shared_data / "volumes" / "chaos_ct3_liver.nii.gz"))) > 0
     dice = 2 * np.count_nonzero(expected & human) / (np.count_nonzero(expected) + np.count_nonzero(human))
@@ -57,8 +60,9 @@ def test_a_whole_scan_as_the_command_line_has_it(chaos, shared_data, by_command_
         box.InvokeEvent(box.PointEndInteractionEvent)
         corrected = clinic.wait(lambda: not clinic.session.busy)
         corrections.append((time.perf_counter() - started, corrected))
-    print(f"\nwhole scan {whole:.1f} s, longest gap {gap}, cancel {cancel:.2f} s, box to mask")
+    print(f"\n3D after {surface:.1f} s, longest gap {shown}")
+    print(f"whole scan {whole:.1f} s, longest gap {gap}, cancel {cancel:.2f} s, box to mask")
     print(", ".join(f"{seconds:.2f} s (gap {longest})" for seconds, longest in corrections))
-    assert gap.work < MAX_GAP and gap.wall < MAX_PAUSE
+    assert max(gap.work, shown.work) < MAX_GAP and gap.wall < MAX_PAUSE
     assert cancel < MAX_CANCEL
     assert min(seconds for seconds, _ in corrections) < MAX_CORRECTION  # the machine's best: others may use it too

@@ -318,3 +318,70 @@ def test_the_panel_speaks_plain_words(segmented):
             assert not JARGON.search(text), text
     assert "liver probability" in ui.sliceLabel.text and "the model's own confidence" in ui.sliceLabel.text
     assert ui.heatMapCheckBox.text == "Where the model looked"
+
+
+def test_a_click_through_every_tab_leaves_the_log_empty(clinic, phantom, second, tmp_path):
+    """Every control but those that train; that nothing is logged is asked at the end of each test."""
+    ui, desktop = clinic.ui, clinic.desktop
+    desktop.enter_module(clinic.widget, False)
+    desktop.enter_module(clinic.widget)  # without a volume
+    first = clinic.load(phantom[0])
+    desktop.enter_module(clinic.widget, False)
+    desktop.enter_module(clinic.widget)  # with one, and no segmentation
+    clinic.segment()
+    for check in (ui.heatMapCheckBox, ui.boxCheckBox, ui.show3DCheckBox, ui.legendCheckBox):
+        check.checked = not check.checked
+        check.checked = not check.checked
+    ui.opacitySlider.value, ui.thresholdSlider.value = 0.5, 0.2
+    for button in (ui.windowButton, ui.largestButton, ui.reviewButton):
+        click(button)
+    clinic.tab.plot.click(3)
+
+    ui.tabs.currentIndex = CORRECT
+    click(ui.editBoxButton)
+    clinic.tab.case.jump(clinic.findings.largest)
+    helper(first, "box").InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
+    clinic.wait(lambda: not clinic.session.busy)
+    for button in (ui.noLiverButton, ui.liverButton):
+        click(button)
+        clinic.wait(lambda: not clinic.session.busy)
+    clinic.paint(2)
+    ui.segmentEditor.undo()
+    ui.segmentEditor.redo()
+    clinic.wait(lambda: not clinic.tab.drawing3D, 30)
+
+    ui.tabs.currentIndex, ui.moreButton.collapsed, ui.trainingButton.collapsed = TRAIN, False, False
+    collector = clinic.widget.trainTab.collector
+    for button in (ui.useSliceButton, ui.useEditedButton, ui.emptySliceButton, ui.fromHereButton, ui.toHereButton,
+                   ui.rangeButton):  # fmt: skip
+        click(button)
+        clinic.wait(lambda: not collector.busy, 20)
+    click(ui.suggestButton)
+    clinic.wait(lambda: clinic.session.suggested is not None, 20)
+    click(ui.newSetButton)
+    ui.setNameEdit.text = "clicked through"
+    click(ui.createSetButton)
+    click(ui.emptySliceButton)
+    clinic.wait(lambda: not collector.busy, 20)
+    desktop.file = str(tmp_path / "exported.zip")
+    for button in (ui.exportSetButton, ui.openSetButton):
+        click(button)
+        clinic.wait(lambda: not collector.busy, 20)
+    ui.moreButton.collapsed = ui.trainingButton.collapsed = True
+
+    ui.tabs.currentIndex, desktop.file, desktop.typed = MODELS, str(tmp_path / "model.zip"), "clicked"
+    for button in (ui.verifyModelButton, ui.exportModelButton, ui.importModelButton):
+        click(button)
+    click(ui.compareModelButton)
+    clinic.wait(lambda: not clinic.session.busy and "Dice" in ui.compareLabel.text, 30)
+    ui.modelsTable.selectRow(1)
+    click(ui.deleteModelButton)
+
+    ui.tabs.currentIndex = SEGMENT
+    clinic.load(second)
+    clinic.segment()
+    pick(ui.volumeSelector, first)
+    slicer.mrmlScene.RemoveNode(first)
+    clinic.wait(lambda: clinic.tab.case is None, 5)
+    slicer.mrmlScene.Clear(False)
+    assert not clinic.session.error

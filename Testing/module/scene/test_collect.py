@@ -17,7 +17,7 @@ from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.collect import CaseSource
 from SAMMixLib.module.scene.compare import comparisonCase, similarity
-from SAMMixLib.module.scene.segments import createSegmentation, writeSegment
+from SAMMixLib.module.scene.segments import Brush, createSegmentation, writeSegment
 from SAMMixLib.structure import LIVER, SPLEEN
 
 TWENTY = settings(
@@ -77,7 +77,7 @@ def test_masks_are_those_of_the_sets_structure(makeVolume):
     segmentation = createSegmentation(volume)
     spleen = np.zeros((6, 8, 10), np.uint8)
     spleen[2:4, 1:4, 1:4] = 1
-    writeSegment(spleen, volume, segmentation, structure=SPLEEN)
+    writeSegment(spleen, volume, segmentation, brush=Brush(SPLEEN))
     case = Case(volume, segmentation)
     source = CaseSource(case)
     assert source.masks(range(6), SPLEEN).sum() == spleen.sum() and not source.masks(range(6), LIVER).any()

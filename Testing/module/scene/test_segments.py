@@ -11,6 +11,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.scene.geometry import toStack
 from SAMMixLib.module.scene.segments import (
     COLORS,
+    Brush,
     createSegmentation,
     findSegment,
     readSegment,
@@ -100,13 +101,13 @@ def test_structures_have_segments_of_their_own_and_a_tumour_lies_in_the_liver(ma
     assert node.GetName().endswith(" spleen")
     for structure, written in ((LIVER, mask), (SPLEEN, ~mask), (TUMOUR, mask)):
         assert findSegment(node, structure) is None
-        writeSegment(written, volume, node, structure=structure)
+        writeSegment(written, volume, node, brush=Brush(structure))
         segment = node.GetSegmentation().GetSegment(findSegment(node, structure))
         assert (segment.GetName(), segment.GetTerminology()) == (structure.name, structure.terminology)
         assert np.allclose(segment.GetColor(), COLORS.get(structure.code, structure.rgb))
     for structure, written in ((LIVER, mask), (SPLEEN, ~mask), (TUMOUR, mask)):
         assert np.array_equal(readSegment(node, volume, structure), written)
-    writeSegment(np.ones(SHAPE), volume, node, structure=SPLEEN)
+    writeSegment(np.ones(SHAPE), volume, node, brush=Brush(SPLEEN))
     assert np.array_equal(readSegment(node, volume, SPLEEN), ~mask), "an organ takes nothing from another"
 
 
@@ -116,13 +117,13 @@ def test_the_users_overlap_mode_and_masking_are_obeyed(scene, makeVolume, mask, 
     spleen = add(node, volume, "spleen", other)
     editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
     editor.SetOverwriteMode(editor.OverwriteNone)
-    writeSegment(mask, volume, node, editor=editor)
+    writeSegment(mask, volume, node, brush=Brush(editor=editor))
     assert np.array_equal(readSegment(node, volume), mask)
     assert np.array_equal(read(node, volume, spleen), other)
 
     editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
     editor.SetMaskSegmentID(spleen)
-    writeSegment(~mask, volume, node, editor=editor)
+    writeSegment(~mask, volume, node, brush=Brush(editor=editor))
     assert np.array_equal(readSegment(node, volume), np.where(other, ~mask, mask))
 
     editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
@@ -130,7 +131,7 @@ def test_the_users_overlap_mode_and_masking_are_obeyed(scene, makeVolume, mask, 
     editor.SetSourceVolumeIntensityMaskRange(-200, 200)
     voxels = slicer.util.arrayFromVolume(volume)
     before = readSegment(node, volume)
-    writeSegment(mask, volume, node, editor=editor)
+    writeSegment(mask, volume, node, brush=Brush(editor=editor))
     assert np.array_equal(readSegment(node, volume), np.where((voxels >= -200) & (voxels <= 200), mask, before))
     assert np.array_equal(read(node, volume, spleen), other)
 
@@ -139,10 +140,10 @@ def test_masking_keeps_what_it_forbids_of_the_liver_itself(scene, makeVolume, ma
     volume = makeVolume()
     node = createSegmentation(volume)
     editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
-    writeSegment(mask, volume, node, editor=editor)
+    writeSegment(mask, volume, node, brush=Brush(editor=editor))
     editor.SetSourceVolumeIntensityMask(True)
     editor.SetSourceVolumeIntensityMaskRange(-200, 200)
-    writeSegment(~mask, volume, node, editor=editor)
+    writeSegment(~mask, volume, node, brush=Brush(editor=editor))
     voxels = slicer.util.arrayFromVolume(volume)
     assert np.array_equal(readSegment(node, volume), np.where((voxels >= -200) & (voxels <= 200), ~mask, mask))
 

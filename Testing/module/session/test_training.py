@@ -83,7 +83,7 @@ def test_a_training_goes_through_its_states_to_a_model(bench):
     kind, fields = bench.worker.requests[0]
     assert kind == "train" and fields == {
         "slices": str(bench.collector.set.folder), "model": "starter", "preset": "quick", "seed": 0,
-        "run": str(trainings_folder() / "mine"), "device": "auto",
+        "run": str(trainings_folder() / "mine" / "run"), "device": "auto",
     }  # fmt: skip
     bench.worker.say("hello", pid=1, versions={}, devices=[])
     bench.worker.say("progress", id=1, stage="train", done=10, total=100)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+HEARTBEAT_SECONDS = 1.0
 LOW, HIGH = 60, 160  # HU of the phantom's liver
 OPENING = [2, 2, 0]
 
@@ -22,10 +24,18 @@ OPENING = [2, 2, 0]
 class QuickWorker:
     def __init__(self, folder: Path):
         self.folder, self.written, self.mask = folder, 0, None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def say(self, **message) -> None:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+        with self._lock:
+            sys.stdout.write(json.dumps(message) + "\n")
+            sys.stdout.flush()
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            self.say(type="heartbeat")
 
     def write(self, image: sitk.Image, name: str) -> str:
         self.written += 1
