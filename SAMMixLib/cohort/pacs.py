@@ -25,8 +25,9 @@ from SAMMixLib.imaging.dicom import is_dicom, parse
 TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
     "BodyPartExamined", "ConvolutionKernel", "SliceThickness", "NumberOfFrames", "ProtocolName", "StudyDescription",
-    "ContrastBolusAgent", "ImagePositionPatient", "ImageOrientationPatient",
+    "ContrastBolusAgent", "ImagePositionPatient", "ImageOrientationPatient", "SOPInstanceUID",
 )  # fmt: skip
+NOTES_VERSION = 2  # older notes are forgotten, and the headers read again
 LIKE = ("Modality", "SeriesNumber", "SeriesDescription", "ImageType")
 OF_SERIES = ("study", "uid", "patient", "number", "modality", "description", "kernel", "body_part", "words", "kind",
              "thickness", "frames", "contrast")  # fmt: skip
@@ -129,10 +130,13 @@ class Export:
         self._path = notes
         try:
             self._notes = sqlite3.connect(notes, check_same_thread=False)
+            if self._notes.execute("PRAGMA user_version").fetchone()[0] != NOTES_VERSION:
+                tables = "".join(f"DROP TABLE IF EXISTS {table};" for table in ("file", "series", "left_out"))
+                self._notes.executescript(f"{tables} PRAGMA user_version = {NOTES_VERSION};")
             self._notes.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
                 "CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, bytes INT, changed INT, seen INT, uid TEXT,"
-                " folder TEXT, place REAL, upright REAL);"
+                " instance TEXT, folder TEXT, place REAL, upright REAL);"
                 f"CREATE TABLE IF NOT EXISTS series ({', '.join(OF_SERIES)}, PRIMARY KEY (uid));"
                 f"CREATE TABLE IF NOT EXISTS left_out ({', '.join(LEFT_COLUMNS)});"
                 "CREATE INDEX IF NOT EXISTS by_uid ON file (uid);"
@@ -155,10 +159,10 @@ class Export:
             return
         normal, place = _place(header)
         folder = os.path.dirname(file.path)
-        facts_of_series = _facts(header, folder)
+        facts_of_series, instance = _facts(header, folder), str(header.get("SOPInstanceUID") or file.path)
         self._execute(
-            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, 1, ?, ?, ?, ?)",
-            (file.path, facts.st_size, facts.st_mtime_ns, facts_of_series["uid"], folder, place, normal),
+            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?)",
+            (file.path, facts.st_size, facts.st_mtime_ns, facts_of_series["uid"], instance, folder, place, normal),
         )
         columns = ", ".join(OF_SERIES)
         marks = ", ".join("?" * len(OF_SERIES))
@@ -181,13 +185,14 @@ class Export:
                 yield chosen
 
     def series_of(self, study: str) -> list[Series]:
-        """The series of a study that have files, by number."""
+        """The series of a study that have files, by number; an image that was exported twice counts once."""
         found = []
         rows = self._execute(f"SELECT {', '.join(OF_SERIES)} FROM series WHERE study = ?", (study,)).fetchall()
         for row in rows:
             facts = dict(zip(OF_SERIES, row, strict=True))
             files = self._execute(
-                "SELECT path, place, upright, folder FROM file WHERE uid = ? ORDER BY path", (facts["uid"],)
+                "SELECT MIN(path), place, upright, folder FROM file WHERE uid = ? GROUP BY instance ORDER BY MIN(path)",
+                (facts["uid"],),
             ).fetchall()
             if files:
                 paths, places, upright, folders = zip(*files, strict=True)

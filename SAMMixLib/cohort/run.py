@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,7 +165,8 @@ def run_cohort(
         whole = True
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(plugin.name)
+            with suppress(Exception):  # Ctrl-C reaches the workers, too: they may be gone, and the table matters more
+                client.unregister_worker_plugin(plugin.name)
         if not whole:  # the table of an interrupted run has what earlier runs did, too
             rows.begin_again(map(row_of, stored_records(out)))
         summary.left_out = _finish(out, rows, export, settings, hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from SAMMixLib.cohort.records import (
     write_record,
 )
 from SAMMixLib.cohort.run import key_file, run_cohort, running_cluster
+from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import remove_litter
 
@@ -155,6 +157,30 @@ def test_an_interrupted_run_keeps_the_table_of_what_is_done(cohort, tmp_path, cl
     with pytest.raises(KeyboardInterrupt):
         run_cohort(source, client, settings=settings, model=stub_source(cohort.calls), watch=stop)
     assert set(table(cohort.out)) == {"0", "1", "2"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="a terminal's Ctrl-C as POSIX sends it")
+def test_ctrl_c_in_a_terminal_leaves_the_table_and_the_next_run_goes_on(tmp_path):
+    """The whole command with the starter; Ctrl-C reaches all processes of the group, the workers among them."""
+    for number in range(4):
+        phantom = make_phantom(number, size=(128, 128, 8))
+        sitk.WriteImage(phantom.ct, str(tmp_path / f"{number}.nii.gz"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "SAMMixLib", "cohort", str(tmp_path), "-o", str(out), "--workers", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    begun = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 300
+    while not [*(out / "records").glob("*.json")] and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(begun.pid, signal.SIGINT)
+    _, said = begun.communicate(timeout=120)
+    assert begun.returncode == 130 and said.endswith("sammix: cancelled\n"), said
+    before = {name for name, row in table(out).items() if row["status"] == "done"}
+    assert before and len(before) < 4
+    again = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
+    figures = json.loads(again.stdout.splitlines()[-1])
+    assert (figures["done"], figures["failed"], figures["unchanged"]) == (4, 0, len(before))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="starts dask's programs by their POSIX names")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from SAMMixLib.cohort.engine import reading
 from SAMMixLib.cohort.manifest import scans_of
 from SAMMixLib.cohort.pacs import Export
+from SAMMixLib.errors import SAMMixError
 
 
 def write_series(folder: Path, patient: str, study: str, number: int, **facts) -> str:
@@ -58,6 +61,17 @@ def export(tmp_path) -> tuple[Path, dict[str, str]]:
         "cor": write_series(flat, "A", "1.2.1", 5, ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
         "bolus": write_series(flat, "A", "1.2.1", 6, count=12, step=0.0),
         "short": write_series(flat, "A", "1.2.1", 7, count=3),
+        "mr": write_series(flat, "A", "1.2.1", 8, Modality="MR", SeriesDescription="Abdomen venoes"),
+        "capture": write_series(
+            flat,
+            "A",
+            "1.2.1",
+            9,
+            count=9,
+            ImageType=["DERIVED", "SECONDARY"],
+            ImagePositionPatient=None,
+            SeriesDescription="Abdomen venoes",
+        ),
         "head": write_series(other / "h", "B", "1.2.2", 1, BodyPartExamined="HEAD"),
         "chest": write_series(other / "c", "B", "1.2.2", 2, BodyPartExamined="CHEST"),
         "abd": write_series(other / "a", "B", "1.2.2", 3, BodyPartExamined="ABDOMEN"),
@@ -83,6 +97,7 @@ def test_right_series_chosen_and_the_others_named_with_reasons(export):
     says = {
         "scout": "localizer", "dose": "modality is SR", "art": "has the arterial phase, not the portal venous phase",
         "sharp": "sharp kernel B70f", "cor": "not axial", "bolus": "at one place", "short": "3 image(s)",
+        "mr": "modality is MR", "capture": "secondary capture",
         "head": "body part is HEAD", "chest": "has the chest, not the abdomen",
     }  # fmt: skip
     assert set(left) == {made[name] for name in says}
@@ -127,3 +142,29 @@ def test_files_without_preamble_and_a_damaged_one(tmp_path):
     (entry,) = scans_of(tmp_path / "in", tmp_path / "out", Export(tmp_path / "notes.sqlite"))
     with reading(entry) as volume:
         assert volume.image.GetSize() == (16, 16, 40)
+
+
+def test_a_series_exported_twice_is_one(export):
+    folder, made = export
+    shutil.copytree(folder / "in" / "B" / "a", folder / "in" / "again" / "x")
+    (entry,) = (entry for entry in walk(folder)[0] if entry.patient == "B")
+    assert entry.series == made["abd"] and len(entry.files) == 40
+    with reading(entry) as volume:
+        assert volume.image.GetSize() == (16, 16, 40)
+
+
+def test_notes_of_an_earlier_version_are_read_again(export):
+    folder, _ = export
+    found, _ = walk(folder)
+    notes = sqlite3.connect(folder / "out" / "notes.sqlite")
+    notes.executescript("ALTER TABLE file DROP COLUMN instance; PRAGMA user_version = 0;")
+    notes.close()
+    assert walk(folder)[0] == found
+
+
+def test_notes_on_a_full_disk_are_one_line(export):
+    folder, _ = export
+    notes = Export(folder / "out" / "notes.sqlite")
+    notes._notes.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(SAMMixError, match=r"full.*free some disk space"):
+        list(scans_of(folder / "in", folder / "out", notes))
