@@ -75,6 +75,7 @@ class Desk:
         if warmUp and self.case:
             self.session.warm_up()
         self._entered = True
+        self.onVolumeAdded()  # while another module was open, maybe
         if self.case is not None:
             self.case.drawing.bringIntoView(fit=False)
         self._draw()
@@ -125,7 +126,7 @@ class Desk:
         self._addedTimer.start(0)
 
     def onVolumeAdded(self) -> None:
-        """Choose the volume that the views show now; the only one if they show none."""
+        """Choose the volume that the views show now; any if they show none, and none is chosen."""
         shown = shownVolume()
         chosen = shown if shown and isVolume(shown) else None
         if self.case is None:

@@ -10,7 +10,7 @@ from SAMMixLib.module.session.training import Outcome, Training
 from SAMMixLib.module.widgets.pictures import curves, pixmap
 
 CURVES = (340, 120)  # pixels
-HELD_OUT = 190  # pixels of a held-out slice
+HELD_OUT = 180  # pixels of a held-out slice
 REFERENCE, BEFORE, AFTER = (90, 220, 90), (255, 170, 40), (80, 170, 255)
 
 

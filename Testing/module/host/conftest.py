@@ -106,8 +106,11 @@ def desk(tmp_path_factory):
 
 @pytest.fixture
 def clinic(desk) -> Iterator[Clinic]:
-    """The desk with an empty scene and the quick worker, which stays warm from test to test; the log stays empty."""
-    if choose_worker(quick=True):
+    """The desk with an empty scene and the quick worker, which stays warm from test to test; the log stays empty.
+
+    The manual's pictures show the real one.
+    """
+    if choose_worker(quick="SAMMIX_SCREENSHOTS" not in os.environ):
         desk.session.unload()
     desk.clear()
     yield desk

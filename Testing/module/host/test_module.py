@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import slicer
 from slicerhost.desktop import click, pick
 
+from SAMMixLib.models.registry import import_model, remove_model
 from SAMMixLib.module.scene.boxes import readBox
 from SAMMixLib.module.scene.hygiene import helper, helpers
 from SAMMixLib.module.scene.segments import findSegment
@@ -418,6 +419,16 @@ def test_import_a_model_whose_name_is_taken(clinic, tmp_path):
     assert "CC BY-SA" in clinic.ui.modelLabel.text and clinic.ui.deleteModelButton.enabled
     click(clinic.ui.deleteModelButton)
     assert clinic.ui.modelsTable.rowCount == 1
+
+
+def test_a_model_that_is_gone_leaves_the_table_whole(clinic):
+    """The selection changes while the table is filled."""
+    import_model(starter_folder(), "mine")
+    clinic.widget.modelsTab.refresh()
+    clinic.ui.modelsTable.selectRow(1)
+    remove_model("mine")
+    clinic.widget.modelsTab.refresh()
+    assert clinic.ui.modelsTable.rowCount == 1 and clinic.ui.modelLabel.text
 
 
 @linux

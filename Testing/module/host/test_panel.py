@@ -90,6 +90,15 @@ def test_a_volume_that_is_loaded_is_chosen_and_the_button_is_ready(clinic, phant
     clinic.wait(lambda: clinic.ui.volumeSelector.currentNode() is other, 5)
 
 
+def test_a_volume_that_came_while_another_module_was_open_is_chosen_too(segmented, second):
+    clinic = segmented
+    clinic.desktop.enter_module(clinic.widget, False)
+    other = slicer.util.loadVolume(str(second))
+    clinic.desktop.enter_module(clinic.widget)
+    assert clinic.ui.volumeSelector.currentNode() is other and not clinic.ui.resultFrame.isVisibleTo(clinic.ui.tabs)
+    assert clinic.view.GetBackgroundVolumeID() == other.GetID()
+
+
 def test_the_view_goes_to_the_largest_section(segmented):
     clinic = segmented
     assert clinic.tab.case.current_slice() == int(np.argmax(clinic.liver().sum(axis=(1, 2))))

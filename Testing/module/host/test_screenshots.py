@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 from PySide6.QtGui import QImage
 from slicerhost.desktop import click
-from slicerhost.launcher import choose_worker
 
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.module.session.session import State
@@ -45,8 +44,6 @@ def pixels(path: Path) -> np.ndarray:
 def test_pictures_of_a_run(clinic, scan, pictures):
     """What the product shows by itself: nothing is made here but clicks."""
     ui = clinic.ui
-    if "SAMMIX_SCREENSHOTS" in os.environ and choose_worker(quick=False):
-        clinic.session.unload()
     clinic.load(scan)
     click(ui.segmentButton)
     clinic.wait(lambda: clinic.session.state is State.RUNNING and clinic.session.stage()[1] > 2, 300)
