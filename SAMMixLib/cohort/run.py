@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import dask
 from dask.utils import key_split
@@ -175,7 +175,7 @@ def run_cohort(
 
 def threads_of(client: Client) -> int:
     """The threads of all workers together, each of which takes a scan at a time."""
-    return sum(client.nthreads().values())
+    return sum(cast("dict[str, int]", client.nthreads()).values())
 
 
 def key_file(out: Path) -> Path:
@@ -306,9 +306,10 @@ def _outcomes(client: Client, futures: list[Future]) -> Iterator[tuple[Any, dict
         SAMMixError: the scheduler is gone.
     """
     try:
-        records = client.gather({future.key: future for future in futures}, errors="skip")
+        # Of a client that is not asynchronous, what Dask calls "a result or a coroutine" is the result.
+        records = cast("dict[Any, Any]", client.gather({future.key: future for future in futures}, errors="skip"))
         for future in futures:
-            yield future.key, records[future.key] or future.exception() or future.result()
+            yield future.key, records[future.key] or cast("Any", future.exception() or future.result())
     except (FutureCancelledError, NoValidWorkerError, OSError) as error:
         raise SAMMixError(f"the Dask scheduler is gone ({type(error).__name__}); run again to go on") from None
 

@@ -52,10 +52,10 @@ def setEditable(roiNode, on: bool) -> None:
     display.SetTranslationHandleVisibility(on)
 
 
-def showBox(roiNode, volumeNode, k: int, box: Box | None) -> None:
-    """Put the ROI around a box, one slice thick, or hide it where the slice has none."""
-    roiNode.GetDisplayNode().SetVisibility(box is not None)
-    if box is None:
+def showBox(roiNode, volumeNode, k: int | None, box: Box | None) -> None:
+    """Put the ROI around a box, one slice thick, or hide it where the slice has none, or no slice is shown."""
+    roiNode.GetDisplayNode().SetVisibility(box is not None and k is not None)
+    if box is None or k is None:
         return
     i0, j0, i1, j1 = box
     low, high = np.array([i0, j0, k]) - 0.5, np.array([i1, j1, k]) + 0.5

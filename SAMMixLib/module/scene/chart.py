@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import slicer
 import vtk
+from numpy.typing import ArrayLike
 from vtk.util.numpy_support import numpy_to_vtk
 
 from SAMMixLib.module.scene.hygiene import adopt, helper
@@ -17,7 +18,7 @@ OUT_OF_SIGHT = -1.0  # below the axis, where the chart clips the points of slice
 BLUE, ORANGE, RED = (0.12, 0.47, 0.71), (0.87, 0.51, 0.40), (0.84, 0.15, 0.16)
 
 
-def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], review: Sequence[int] = ()):
+def showChart(volumeNode, p_liver: ArrayLike, area_mm2: ArrayLike, review: Sequence[int] = ()):
     """Make the volume's chart node, or bring it up to date; None for a single slice, which is no curve.
 
     Args:
@@ -25,13 +26,13 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         area_mm2: likewise. It is drawn as a share of the largest, since a Slicer chart has one y axis for all.
         review: the slices k of low confidence, marked by points on p(liver).
     """
-    p_liver, area = np.asarray(p_liver, np.float32), np.asarray(area_mm2, np.float32) / 100
-    if len(p_liver) < 2:  # of one point VTK draws no curve, and says so at each attempt
+    p, area = np.asarray(p_liver, np.float32), np.asarray(area_mm2, np.float32) / 100
+    if len(p) < 2:  # of one point VTK draws no curve, and says so at each attempt
         return None
-    marked = np.full_like(p_liver, OUT_OF_SIGHT)
-    marked[list(review)] = p_liver[list(review)]
+    marked = np.full_like(p, OUT_OF_SIGHT)
+    marked[list(review)] = p[list(review)]
     relative = area / area.max() if area.any() else area
-    table = _table(volumeNode, {SLICE: np.arange(len(area), dtype=np.int32), P_LIVER: p_liver, AREA: area,
+    table = _table(volumeNode, {SLICE: np.arange(len(area), dtype=np.int32), P_LIVER: p, AREA: area,
                                 RELATIVE: relative, REVIEW: marked})  # fmt: skip
 
     chart = helper(volumeNode, "chart")
@@ -47,7 +48,8 @@ def showChart(volumeNode, p_liver: Sequence[float], area_mm2: Sequence[float], r
         chart.AddAndObservePlotSeriesNodeID(_line(volumeNode, RELATIVE, table, ORANGE).GetID())
         chart.AddAndObservePlotSeriesNodeID(_points(volumeNode, table).GetID())
         adopt(chart, volumeNode, "chart")
-    helper(volumeNode, RELATIVE).SetName(f"area / {area.max(initial=0):.0f} cm2")
+    if (relative_series := helper(volumeNode, RELATIVE)) is not None:
+        relative_series.SetName(f"area / {area.max(initial=0):.0f} cm2")
     return chart
 
 

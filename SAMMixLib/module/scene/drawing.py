@@ -58,7 +58,7 @@ class CaseDrawing:
         """Bring heat map and box into line with the overlays, the slice that is looked at, and what is known."""
         if self._volumeNode.GetScene() is None:
             return
-        known = self.shown and findings is not None and findings.by_model and findings.slice_range is not None
+        known = findings if self.shown and findings and findings.by_model and findings.slice_range is not None else None
         if (cam := helper(self._volumeNode, "cam")) is not None:
             setThreshold(cam, self._overlays.threshold)
             if known and self._overlays.heatMap and not self.muted:
@@ -69,7 +69,7 @@ class CaseDrawing:
                 hideCam(cam)
         if known:
             k = currentSlice(self._volumeNode)
-            boxes = findings.boxes.get(k, []) if self._overlays.box else []
+            boxes = known.boxes.get(k, []) if self._overlays.box and k is not None else []
             showBox(boxNode(self._volumeNode), self._volumeNode, k, boxes[0] if boxes else None)
         elif (box := helper(self._volumeNode, "box")) is not None:
             box.GetDisplayNode().SetVisibility(False)

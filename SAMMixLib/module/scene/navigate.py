@@ -43,7 +43,9 @@ def nextToReview(review: Sequence[int], k: int | None) -> int | None:
     """The slice after k in the list of slices to look at, worst first; the first where k is not one or the last."""
     if not review:
         return None
-    return review[(list(review).index(k) + 1) % len(review)] if k in review else review[0]
+    if k is None or k not in review:
+        return review[0]
+    return review[(list(review).index(k) + 1) % len(review)]
 
 
 def watchSlice(volumeNode, callback: Callable[[int | None], None]) -> Watch:

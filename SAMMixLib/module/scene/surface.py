@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import slicer
 import vtk
@@ -21,7 +22,7 @@ class SurfaceMaker:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._pipeline = None
+        self._pipeline: Any = None  # the last of its filters
         self._for: tuple = ()  # segmentation, segment, and which of its voxels
         self._shown: tuple = ()  # segmentation, and whether its surface is to be seen
 
@@ -34,11 +35,17 @@ class SurfaceMaker:
         if self._shown != (segmentationNode.GetID(), on):
             self._shown = (segmentationNode.GetID(), on)
             segmentationNode.GetDisplayNode().SetVisibility3D(on)
-        segmentId = findSegment(segmentationNode, structure)
+        segmentId = findSegment(segmentationNode, structure) or ""
         segment = segmentationNode.GetSegmentation().GetSegment(segmentId) if segmentId else None
         image = segment and segment.GetRepresentation(LABELMAP)
         wanted = (segmentationNode, segmentId, image.GetMTime() if image else 0)
-        if not on or not image or segment.GetRepresentation(SURFACE) or not holdsVoxels(segmentationNode, segmentId):
+        if (
+            segment is None
+            or not on
+            or not image
+            or segment.GetRepresentation(SURFACE)
+            or not holdsVoxels(segmentationNode, segmentId)
+        ):
             self._thread = None
         elif self._thread is None or self._for != wanted:
             copy = slicer.vtkOrientedImageData()
@@ -55,7 +62,7 @@ class SurfaceMaker:
         node, segmentId, made = self._for
         segment = node.GetSegmentation().GetSegment(segmentId) if node.GetScene() else None
         image = segment and segment.GetRepresentation(LABELMAP)
-        if not image or image.GetMTime() != made:
+        if segment is None or not image or image.GetMTime() != made:
             return False  # the voxels have changed since: whoever changed them starts anew
         segment.AddRepresentation(SURFACE, self._pipeline.GetOutput())
         node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(SURFACE)
