@@ -121,5 +121,5 @@ def with_examples() -> list[doctest.DocTest]:
 def test_examples_in_docstrings_run(example, folder):
     example.globs.update({name: getattr(SAMMixLib, name) for name in SAMMixLib.__all__}, np=np)
     said: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(example, out=said.append)
     assert not said, "".join(said)

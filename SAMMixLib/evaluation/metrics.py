@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.imaging.overlap import dice
 
 SCORED, BOTH_EMPTY, MISSED, FALSE_ALARM = "scored", "both empty", "missed", "false alarm"
 
@@ -58,10 +59,26 @@ def score_overlap(prediction: np.ndarray, reference: np.ndarray) -> MaskScores:
         FALSE_ALARM if not expected else MISSED if not voxels else SCORED,
         voxels,
         expected,
-        dice=2 * common / (voxels + expected),
+        dice=float(dice(prediction, reference)),
         iou=common / (voxels + expected - common),
         size_error_percent=100 * (voxels - expected) / expected if expected else nan,
     )
+
+
+def mean_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
+    """Mean Dice per slice over the slices where either mask holds liver: a miss and a false alarm both count 0.
+
+    Args:
+        predicted, reference: [n, S, S], not 0 is liver.
+
+    Example:
+        >>> one, none = np.ones((1, 2, 2)), np.zeros((1, 2, 2))
+        >>> mean_dice(np.concatenate([one, one, none]), np.concatenate([one, none, none]))
+        0.5
+    """
+    per_slice = dice(predicted, reference, axes=(1, 2))
+    counted = per_slice[~np.isnan(per_slice)]
+    return float(counted.mean()) if counted.size else nan
 
 
 def score_masks(

@@ -124,21 +124,3 @@ class SlicePredictor:
 def known(features: np.ndarray | None, which: slice | np.ndarray, device: torch.device) -> Tensor | None:
     """Some rows of stored features as a tensor; None where nothing is stored."""
     return None if features is None else torch.from_numpy(np.array(features[which])).float().to(device)
-
-
-def mean_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
-    """Mean Dice per slice over the slices where either mask holds liver: a miss and a false alarm both count 0.
-
-    Args:
-        predicted, reference: [n, S, S], not 0 is liver.
-
-    Example:
-        >>> one, none = np.ones((1, 2, 2)), np.zeros((1, 2, 2))
-        >>> mean_dice(np.concatenate([one, one, none]), np.concatenate([one, none, none]))
-        0.5
-    """
-    predicted, reference = predicted.astype(bool), reference.astype(bool)
-    overlap = (predicted & reference).sum(axis=(1, 2))
-    total = predicted.sum(axis=(1, 2)) + reference.sum(axis=(1, 2))
-    counted = total > 0
-    return float((2 * overlap[counted] / total[counted]).mean()) if counted.any() else float("nan")

@@ -24,9 +24,10 @@ from SAMMixLib.config import FINE_TUNING, Config
 from SAMMixLib.data.slices import SliceDataset, read_slices
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.files import write_text
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.inference.slices import SlicePredictor
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.build import build_classifier
 from SAMMixLib.models.bundle import load_bundle, save_bundle

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from SAMMixLib.data.slices import SliceDataset
-from SAMMixLib.inference.slices import mean_dice
+from SAMMixLib.evaluation.metrics import mean_dice
+from SAMMixLib.imaging.overlap import dice
 
 
 def validation_subset(validation: SliceDataset, count: int | None) -> SliceDataset:
@@ -47,12 +48,11 @@ def best_prompt_threshold(p_liver: np.ndarray, masks: np.ndarray, reference: np.
         0.30000000000000004
     """
     masks, reference = masks.astype(bool), reference.astype(bool)
-    total = masks.sum(axis=(1, 2)) + reference.sum(axis=(1, 2))
-    dice = 2 * (masks & reference).sum(axis=(1, 2)) / np.maximum(total, 1)
+    per_slice = np.nan_to_num(dice(masks, reference, axes=(1, 2)))
     edges = np.unique([0.0, *p_liver.astype(float), 1.0])
     kept = p_liver[None] >= edges[1:, None]  # of any threshold between an edge and the next
     counted = (kept & masks.any(axis=(1, 2))) | reference.any(axis=(1, 2))
-    scores = (dice * kept).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+    scores = (per_slice * kept).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
     best = np.isclose(scores, scores.max(), atol=1e-9)
     starts = np.flatnonzero(best & ~np.r_[False, best[:-1]])
     ends = np.flatnonzero(best & ~np.r_[best[1:], False])

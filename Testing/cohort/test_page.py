@@ -60,9 +60,7 @@ def browser(page, tmp_path_factory):
         options.add_argument(f"--{switch}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    began = time.monotonic()
     browser.get(page.as_uri())
-    browser.opened = time.monotonic() - began
     yield browser
     browser.quit()
 
@@ -78,17 +76,16 @@ def cells(browser, column: int) -> list[str]:
     return browser.execute_script(script, column)
 
 
-def test_page_sorts_filters_and_stays_quick(browser):
-    assert browser.opened < 3 * patience()
+def test_page_sorts_filters_and_draws_only_what_is_in_sight(browser):
     assert browser.execute_script("return document.getElementById('shown').textContent") == f"{ROWS} of {ROWS} scans"
     assert browser.execute_script("return document.querySelectorAll('.row').length") < 60
     assert browser.execute_script("return !window.niivue"), "the viewer is loaded before it is needed"
-    took = browser.execute_script(
-        "const began = performance.now(); document.querySelector('[data-column=volume_ml]').click();"
-        "document.body.offsetHeight; return performance.now() - began;"
+    drawn = browser.execute_script(
+        "const seen = new MutationObserver(() => {});"
+        "seen.observe(document.body, {childList: true, subtree: true, characterData: true});"
+        "document.querySelector('[data-column=volume_ml]').click(); return seen.takeRecords().length;"
     )
-    print(f"opened in {browser.opened:.2f} s, sorted in {took:.0f} ms")
-    assert took < 500 * patience()
+    assert 0 < drawn < 200, "only rows in sight are drawn again, whatever the number of scans"
     volumes = [float(text) for text in cells(browser, 3)]
     assert volumes == sorted(volumes) and volumes[0] == round(min(row(n)["volume_ml"] or 9e9 for n in range(ROWS)))
     browser.execute_script(
@@ -134,11 +131,6 @@ def test_no_error_in_the_console_and_no_request_leaves_the_machine(browser):
     addresses = {one["params"]["request"]["url"] for one in asked if one["method"] == "Network.requestWillBeSent"}
     addresses = {address for address in addresses if not address.startswith("chrome://")}  # the browser's own first tab
     assert addresses and all(address.startswith(("file:", "data:", "blob:")) for address in addresses)
-
-
-def patience() -> float:
-    """How much slower than a machine of its own this one may be: its load a core, at least 1."""
-    return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1)) if hasattr(os, "getloadavg") else 1.0
 
 
 def wait(browser, script: str, seconds: float = 120) -> None:

@@ -19,14 +19,13 @@ import torch
 from matplotlib.figure import Figure
 
 from SAMMixLib.data.training_set import LabelledSlices, TrainingSet
-from SAMMixLib.evaluation.metrics import score_overlap
+from SAMMixLib.evaluation.metrics import mean_dice, score_overlap
 from SAMMixLib.imaging.masks import axial_mask
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.inference.active_learning import suggest
 from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
-from SAMMixLib.inference.slices import mean_dice
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import tune_process
 from SAMMixLib.training.finetuning import FineTuning, fine_tune

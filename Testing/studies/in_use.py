@@ -20,12 +20,11 @@ import SimpleITK as sitk
 
 from SAMMixLib.config import Config
 from SAMMixLib.data.slices import SliceDataset, read_slices
-from SAMMixLib.evaluation.metrics import score_overlap
+from SAMMixLib.evaluation.metrics import mean_dice, score_overlap
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
-from SAMMixLib.inference.slices import mean_dice
 from SAMMixLib.process import tune_process
 from SAMMixLib.progress import Progress
 

@@ -18,9 +18,10 @@ from collecting import collect
 
 from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.data.slices import SliceDataset, read_slices
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.inference.slices import SlicePredictor
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model

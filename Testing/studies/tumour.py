@@ -16,9 +16,10 @@ import torch
 from collecting import collect
 
 from SAMMixLib.data.slices import SliceDataset, read_slices
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.slices import PROMPTS, SlicePredictor, mean_dice
+from SAMMixLib.inference.slices import PROMPTS, SlicePredictor
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.process import tune_process
 from SAMMixLib.structure import TUMOUR

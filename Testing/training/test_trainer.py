@@ -20,8 +20,9 @@ from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.data.spec import DatasetSpec
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.slices import SlicePredictor, mean_dice
+from SAMMixLib.inference.slices import SlicePredictor
 from SAMMixLib.models.bundle import load_bundle
 from SAMMixLib.models.card import open_bundle
 from SAMMixLib.training.checkpoint import trained_state, write_checkpoint

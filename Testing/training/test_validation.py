@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from SAMMixLib.inference.slices import mean_dice
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.training.validation import best_prompt_threshold
 
 

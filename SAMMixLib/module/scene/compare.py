@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
+from SAMMixLib.imaging.overlap import dice
 from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.choice import MODEL
 from SAMMixLib.module.scene.geometry import toStack
@@ -41,7 +42,6 @@ def similarity(case: Case, other: Case) -> tuple[float, str]:
     sides = zip(bounds(one), bounds(two), strict=True)
     box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in sides)  # the rest holds neither
     one, two = one[box] > 0, two[box] > 0
-    total = np.count_nonzero(one) + np.count_nonzero(two)
     off = np.count_nonzero(one != two, axis=(1, 2))
     worst = sorted(int(k) + box[0].start for k in np.argsort(-off, kind="stable")[:WORST] if off[k])
-    return 2 * np.count_nonzero(one & two) / total if total else 1.0, slices_text(worst) if worst else "no slice"
+    return 1.0 if not (one.any() or two.any()) else float(dice(one, two)), slices_text(worst) if worst else "no slice"

@@ -16,7 +16,7 @@ import slicer
 from slicerhost.desktop import click
 from test_training import MAX_GAP, settle, take, trainer  # noqa: F401  (a fixture)
 
-from SAMMixLib.inference.slices import mean_dice
+from SAMMixLib.evaluation.metrics import mean_dice
 from SAMMixLib.module.scene.segments import findSegment
 from SAMMixLib.module.session import training as session_training
 
