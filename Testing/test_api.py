@@ -71,6 +71,7 @@ def documented(path: Path, heading: str) -> list[str]:
     return [textwrap.dedent(block) for block in re.findall(r"\n\n((?:    [^\n]*\n|\n(?=    ))+)", section)]
 
 
+@pytest.mark.slow
 def test_five_lines_of_the_readme_segment_a_scan(folder):
     names: dict = {}
     (lines,) = documented(REPOSITORY / "README.md", "Python")
@@ -81,6 +82,7 @@ def test_five_lines_of_the_readme_segment_a_scan(folder):
     assert written.GetSize() == names["ct"].image.GetSize() and sitk.GetArrayFromImage(written).any()
 
 
+@pytest.mark.slow
 def test_the_python_page_segments_scores_and_watches(folder, capsys):
     names: dict = {}
     for heading in ("Segment a scan", "Score it", "Watch and cancel", "Errors"):

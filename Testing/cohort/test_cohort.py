@@ -38,6 +38,7 @@ def table(out: Path) -> dict[str, dict[str, str]]:
         return {row["scan"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_folder_gives_a_mirrored_tree_a_table_and_reasons(cohort, tmp_path):
     source = tmp_path / "in"
     write_scan(source / "a" / "one.nii.gz")
@@ -58,6 +59,7 @@ def test_folder_gives_a_mirrored_tree_a_table_and_reasons(cohort, tmp_path):
     assert (cohort.out / "thumbnails" / "a" / "one.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_what_changed_is_run_again(cohort, tmp_path):
     source = tmp_path / "in"
     first, second = write_scan(source / "one.nii.gz"), write_scan(source / "two.nii.gz", seed=1)
@@ -79,6 +81,7 @@ def test_a_second_run_does_nothing_and_what_changed_is_run_again(cohort, tmp_pat
     assert (cohort.calls / "one.nii.gz").read_text() == "xxx"
 
 
+@pytest.mark.slow
 def test_a_scan_that_kills_hangs_or_surprises_is_recorded_and_the_rest_goes_on(cohort, tmp_path):
     source = tmp_path / "in"
     for name in ("a", "hang", "kill", "surprise", "z"):
@@ -94,6 +97,7 @@ def test_a_scan_that_kills_hangs_or_surprises_is_recorded_and_the_rest_goes_on(c
     assert not (cohort.out / ".tries").exists() and not (cohort.out / ".beside").exists()
 
 
+@pytest.mark.slow
 def test_pseudonyms_leave_no_name_in_the_results(cohort, tmp_path):
     source = tmp_path / "in"
     write_scan(source / "Mueller_Anna" / "ct_19500101.nii.gz")
@@ -109,6 +113,7 @@ def test_pseudonyms_leave_no_name_in_the_results(cohort, tmp_path):
     assert cohort(source, anonymise=True).counts["unchanged"] == 2
 
 
+@pytest.mark.slow
 def test_manifest_names_its_scans_and_rows_without_a_file_fail(cohort, tmp_path):
     write_scan(tmp_path / "in" / "one.nii.gz")
     manifest = tmp_path / "list.csv"
@@ -144,6 +149,7 @@ def test_a_full_disk_is_a_reason_and_not_the_scans_last_word(tmp_path, monkeypat
     assert record["status"] == "done" and read_record(Place(tmp_path / "out", "one"))["status"] == "done"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_the_table_of_what_is_done(cohort, tmp_path, client):
     source = tmp_path / "in"
     for number in range(3):
@@ -183,6 +189,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_table_and_the_next_run_goes_on(tmp_path
     assert (figures["done"], figures["failed"], figures["unchanged"]) == (4, 0, len(before))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="starts dask's programs by their POSIX names")
 def test_scheduler_and_workers_started_apart(tmp_path):
     """Scheduler and two workers in folders of their own; also what one task costs there."""
@@ -252,6 +259,7 @@ def test_viewer_scan_holds_the_mask(tmp_path):
     assert np.abs(read[1] - np.clip(original, -200, 310)).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_tables_are_written_leaves_the_old_ones_and_no_litter(tmp_path):
     """A process is killed after the first row group of both tables is written."""
     script = """
@@ -292,6 +300,7 @@ def test_a_row_of_the_key_file_that_was_torn_is_written_anew(tmp_path):
     assert key.read_text() == whole
 
 
+@pytest.mark.slow
 def test_records_of_an_interrupted_run_are_found_without_half_ones(tmp_path):
     for name in ("b/two", "a/one"):
         write_record(Place(tmp_path, name), new_record(name, stamp_of([]), Settings(str(tmp_path))))

@@ -31,6 +31,7 @@ def figures(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_segment_writes_mask_and_report(ct, tmp_path, capsys):
     output, report = tmp_path / "liver.seg.nrrd", tmp_path / "report"
     assert main(["segment", str(ct), "-o", str(output), "--report", str(report), "--json"]) == 0
@@ -42,6 +43,7 @@ def test_segment_writes_mask_and_report(ct, tmp_path, capsys):
     assert "data:image/" in page and "http://" not in page and "https://" not in page
 
 
+@pytest.mark.slow
 def test_evaluate_masks_and_models(ct, tmp_path, capsys):
     reference = str(ct.with_name("liver.nii.gz"))
     assert main(["evaluate", "--masks", reference, "--references", reference, "--json"]) == 0
@@ -61,6 +63,7 @@ def test_evaluate_masks_and_models(ct, tmp_path, capsys):
     assert (output / "slices.csv").read_text().count("\n") == 11
 
 
+@pytest.mark.slow
 def test_models_demo_and_config(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
     assert main(["models", "list"]) == 0 and "starter" in capsys.readouterr().out
@@ -160,6 +163,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 @pytest.mark.parametrize("moment", ["segmenting", "writing"])
 def test_kill_9_leaves_the_output_as_it_was(ct, tmp_path, moment):
@@ -211,6 +215,7 @@ def test_bad_values_are_one_line_and_leave_nothing(ct, tmp_path, capsys, argumen
     assert not list(out.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
 def test_demo_on_a_full_disk_is_one_line_and_leaves_no_scan(tmp_path):
     limited = (

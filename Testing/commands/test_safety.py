@@ -53,6 +53,7 @@ def refused(commands: list[list], folder: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_no_command_replaces_its_input_or_what_is_not_ours(ct, tmp_path):
     scan = tmp_path / "scan.nii.gz"
     scan.write_bytes(ct.read_bytes())
@@ -104,6 +105,7 @@ def test_no_command_replaces_its_input_or_what_is_not_ours(ct, tmp_path):
         assert words in line
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_mask_in_whatever_surroundings(ct, tmp_path):
     """No stderr, a stdout of ASCII, the locale C, a notebook's backend, and names that are not UTF-8."""
@@ -127,6 +129,7 @@ def test_a_mask_in_whatever_surroundings(ct, tmp_path):
     assert output.is_file() and (tmp_path / "r" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("megabytes", [600, 1500])
 def test_memory_that_runs_out_while_torch_loads_is_one_line(ct, tmp_path, megabytes):
@@ -158,6 +161,7 @@ def test_an_error_of_ours_is_one_line_and_no_traceback(monkeypatch, capsys):
         main(["models", "list"])
 
 
+@pytest.mark.slow
 def test_doubt_reaches_stderr_json_and_report(ct, tmp_path, capsys):
     from SAMMixLib.cli import main
 

@@ -174,6 +174,7 @@ for n in range(first, first + 10000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
 def test_a_kill_at_any_moment_loses_no_slice_that_was_added(tmp_path):
     target = TrainingSet.create(tmp_path / "set")

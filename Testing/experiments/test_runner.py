@@ -83,6 +83,7 @@ def test_ablations_change_one_thing_each_and_see_no_test_patient():
     assert len(protocol.cells()) == 3 * (1 + len(others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["u-net-seed-0", "sam-pp-0-seed-0", "sam-mix-2-seed-0", "told-2-seed-0"])
 def test_a_cell_from_training_to_result(row, tiny, data_root, tmp_path):
     folder = tmp_path / "runs"
@@ -157,6 +158,7 @@ def test_paper_splits_and_repeats_as_published():
     assert all(row.seeds == (0, 1, 2, 3, 4) for row in paper.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [row.name for row in read_protocol("paper").rows])
 def test_every_row_of_the_paper_runs_through(row, small_paper, paper_root, tmp_path):
     if row == "nnU-Net":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from SAMMixLib.data.phantom import make_phantom
@@ -72,6 +73,7 @@ def test_a_scan_in_which_nothing_is_found_suggests_nothing(tmp_path):
     assert facility_location(joined([nothing, some]), [False, False], 1) == [1]
 
 
+@pytest.mark.slow
 def test_a_segmented_scan_names_slices_that_got_a_box(tmp_path):
     phantom = make_phantom(1, size=(256, 256, 12))
     sitk.WriteImage(phantom.ct, tmp_path / "ct.nrrd")

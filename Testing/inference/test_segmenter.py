@@ -39,6 +39,7 @@ def phantom():
     return make_phantom(seed=3, size=(256, 256, 20))
 
 
+@pytest.mark.slow
 def test_the_starter_segments_the_phantom(segmenter, phantom, tmp_path):
     sitk.WriteImage(phantom.ct, str(tmp_path / "ct.nii.gz"))
     volume = read_volume(tmp_path / "ct.nii.gz")
@@ -71,6 +72,7 @@ def test_the_estimate_lies_in_the_card(segmenter, tmp_path):
     assert Segmenter.from_bundle(tmp_path / "judged", device="cpu").quality == fitted
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(code=st.sampled_from(["RAI", "PIL", "SPR", "LSA"]), angle=st.floats(-0.2, 0.2))
 def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phantom, tmp_path, code, angle):

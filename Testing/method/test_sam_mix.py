@@ -170,12 +170,18 @@ def test_several_boxes_on_a_slice_are_united(model):
     torch.testing.assert_close(both, torch.maximum(*single), rtol=0, atol=1e-3)
 
 
-def test_the_dense_mask_prompt_changes_the_mask_and_only_where_it_is_switched_on():
+@pytest.fixture(scope="module")
+def with_head() -> SAMMix:
+    torch.manual_seed(0)
+    return build_model(replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)).eval()
+
+
+def test_the_dense_mask_prompt_changes_the_mask_and_only_where_it_is_switched_on(model):
     slices = torch.rand(1, 1, 256, 256)
     logits = {}
     for dense in (False, True):
-        torch.manual_seed(0)  # the same weights: the switch adds none
-        switched = build_model(replace(STARTER.model, dense_mask=dense)).eval()
+        switched = copy.copy(model)  # the same weights: the switch adds none
+        switched.config = replace(model.config, dense_mask=dense)
         with torch.inference_mode():
             embeddings, box = switched.embed(slices), [torch.tensor([[60.0, 60, 190, 190]])]
             cams = torch.zeros(2, 1, 256, 256)
@@ -186,21 +192,17 @@ def test_the_dense_mask_prompt_changes_the_mask_and_only_where_it_is_switched_on
     assert not torch.allclose(logits[False][1], logits[True][1], atol=1e-2)
 
 
-def test_only_the_encoder_head_looks_at_the_encoders_features(model):
+def test_only_the_encoder_head_looks_at_the_encoders_features(model, with_head):
     slices = torch.rand(2, 1, 256, 256)
-    torch.manual_seed(0)
-    head = build_model(replace(STARTER.model, classifier="encoder_head")).eval()
     with torch.inference_mode():
-        for switched, looks in ((model, False), (head, True)):
+        for switched, looks in ((model, False), (with_head, True)):
             features = switched.encode_frozen(slices)
             own, others = (switched.classify(slices[:1], features[n : n + 1]) for n in (0, 1))
             assert torch.equal(own, others) is not looks
 
 
-def test_dense_mask_prompt_and_encoder_head_work_together():
-    config = replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)
-    torch.manual_seed(0)
-    both = build_model(config).eval()
+def test_dense_mask_prompt_and_encoder_head_work_together(with_head):
+    both = with_head
     slices = torch.rand(2, 1, 256, 256)
     with torch.inference_mode():
         features = both.encode_frozen(slices)

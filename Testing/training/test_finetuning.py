@@ -52,6 +52,7 @@ def short(monkeypatch):
     monkeypatch.setitem(finetuning.NEW_CLASSIFIER, "steps", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", config.FINE_TUNING)
 def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(preset, tmp_path, short):
     slices = collected(tmp_path / "set").folder
@@ -73,6 +74,7 @@ def test_the_same_set_and_seed_give_the_same_model_and_its_card_says_where_from(
     assert 0.5 < one.before <= 1 and (one.after > one.before) is one.better
 
 
+@pytest.mark.slow
 def test_another_structure_gets_its_own_classifier(tmp_path, short):
     slices = collected(tmp_path / "set", structure=SPLEEN).folder
     tuned = fine_tune(slices, "starter", tmp_path / "run")
@@ -133,6 +135,7 @@ def test_blending_lies_between_child_and_parent():
     assert set(trained_state(child)) == set(trained_state(parent))
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     """From the command line, which gives the model that the function gives."""
     slices = collected(tmp_path / "set").folder
@@ -166,6 +169,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_held_out_pictures_belong_to_the_slices_named(tmp_path, short):
     tuned = fine_tune(collected(tmp_path / "set").folder, "starter", tmp_path / "run")
     assert tuned.images.shape == tuned.references.shape == tuned.before_masks.shape == tuned.after_masks.shape

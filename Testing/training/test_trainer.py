@@ -119,6 +119,7 @@ def test_the_config_chooses_the_losses_of_the_classifier(sets, changes):
     assert changed == ["classification" in changes, "cam_loss" in changes]
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
     weights = {}
     config = tiny_config()
@@ -147,6 +148,7 @@ def test_same_seed_same_weights_also_when_resumed(sets, tmp_path):
         assert torch.equal(value, weights["resumed"][key]), key
 
 
+@pytest.mark.slow
 def test_bundle_carries_the_prompt_threshold_that_validation_chose(sets, tmp_path):
     trainer = trainer_of(tiny_config(), sets, tmp_path)
     trainer.run()
@@ -160,6 +162,7 @@ def test_bundle_carries_the_prompt_threshold_that_validation_chose(sets, tmp_pat
     assert mean_dice(found.masks, sets[1].masks) >= mean_dice(by_half, sets[1].masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapts", "rate"), [("lora,decoder", 1e-3), ("lora", 1e-3), ("decoder", 1e-3), ("lora,decoder", 0.0)]
 )
@@ -176,6 +179,7 @@ def test_training_changes_what_it_should_and_nothing_else(sets, tmp_path, adapts
     assert not any("prompt_encoder" in name or "base_layer" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets, tmp_path):
     config = tiny_config(views=2, steps=2, weight_average=0.0)
     config = replace(config, model=replace(config.model, classifier="encoder_head"))
@@ -196,6 +200,7 @@ def test_views_are_seen_once_by_the_frozen_part_and_train_what_slices_train(sets
     assert open_bundle(bundle).config == trainer.kept_config
 
 
+@pytest.mark.slow
 def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
     config = tiny_config(views=1, labelled_views=4, labelled_slices=1, cam_weight=0.3)
     config = replace(config, model=replace(config.model, classifier="encoder_head"))
@@ -217,6 +222,7 @@ def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
     assert trainer_of(tiny_config(), sets, tmp_path / "other").seconds_of_labelled_views() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_kill_9_and_resume_through_the_command_line(npz_folder, tmp_path):
     config = tmp_path / "config.json"
