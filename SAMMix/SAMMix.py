@@ -82,8 +82,8 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel = slicer.util.loadUI(self.resourcePath("UI/SAMMix.ui"))
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
-        session = self.logic.newSession(self.ask)
-        collector, training = self.logic.newTraining(self.ask, session.settings)
+        session = self.logic.newSession(self)
+        collector, training = self.logic.newTraining(self, session.settings)
         self.desk = Desk(self.ui.segmentEditor, session, self.choose)
         self.segmentTab = SegmentTab(self.ui, self.desk, self.install)
         self.correctTab = CorrectTab(self.ui, self.desk)
@@ -234,19 +234,19 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         except Cancelled:
             pass
 
-    def newSession(self, ask):
-        """A session with its own worker process, which starts when it is first needed."""
+    def newSession(self, user):
+        """A session with its own worker process, which starts when it is first needed; it asks ``user``."""
         from SAMMixLib.module.session.session import Session
         from SAMMixLib.module.session.settings import Settings
 
-        return Session(self.newWorker, SimpleNamespace(ask=ask), Settings(slicer.app.userSettings()))
+        return Session(self.newWorker, user, Settings(slicer.app.userSettings()))
 
-    def newTraining(self, ask, settings):
+    def newTraining(self, user, settings):
         """What collects slices, and what trains on them in a worker process of its own."""
         from SAMMixLib.module.session.collecting import Collector
         from SAMMixLib.module.session.training import Training
 
-        return Collector(settings), Training(self.newWorker, SimpleNamespace(ask=ask), settings)
+        return Collector(settings), Training(self.newWorker, user, settings)
 
     def newWorker(self):
         from SAMMixLib.worker.client import WorkerClient
@@ -271,7 +271,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         if missing := self.missing():
             raise RuntimeError(f"missing: {', '.join(missing)}; press Segment Liver in the module once to install them")
         if self.session is None:
-            self.session = self.newSession(lambda question: True)
+            self.session = self.newSession(SimpleNamespace(ask=lambda question: True, choose=lambda q: q.choices[0]))
         if model:
             self.session.settings.model = model
         if device:

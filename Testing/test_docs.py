@@ -40,13 +40,10 @@ MANY_PARAMETERS = {
     "SAMMixLib/networks/lora.py:fold_lora": "an adapter and the entries of its config",
     "SAMMixLib/networks/sam/backbone.py:Backbone.__init__": "the parts of SAM and their measures",
     "SAMMixLib/networks/sam/decoding.py:decode_masks": "the inputs of SAM's own mask decoder",
-    "SAMMixLib/worker/requests.py:load": "the fields of a request",
-    "SAMMixLib/worker/requests.py:train": "the fields of a request",
 }
 LONG_FUNCTIONS = {}
 LONG_CLASSES = {
     "SAMMixLib/inference/scan.py:Scan": "one scan before one model, with the evidence that its corrections start from",
-    "SAMMixLib/module/session/session.py:Session": "one state machine: start, load, run, import, cancel",
 }
 
 

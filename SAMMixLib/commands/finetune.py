@@ -25,6 +25,7 @@ def add_command(commands) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.inference.device import Runtime, choose_device
+    from SAMMixLib.models.card import dice_text
     from SAMMixLib.models.registry import import_model
     from SAMMixLib.training.finetuning import FineTuning, fine_tune
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> dict:
         tuned = fine_tune(options.set, options.model, options.output, how, runtime)
     print(
         f"{tuned.masks} masks, {tuned.labels} image-level labels; on {len(tuned.held_out)} slices held out Dice "
-        f"{tuned.before:.3f} before, {tuned.after:.3f} now (prompt source cam); bundle: {tuned.bundle}"
+        f"{dice_text(tuned.before)} before, {dice_text(tuned.after)} now (prompt source cam); bundle: {tuned.bundle}"
     )
     if tuned.warning:
         print(tuned.warning)

@@ -9,8 +9,15 @@ from pathlib import Path
 
 from SAMMixLib.commands.common import add_overwrite_option
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.card import CARD, open_bundle, verify_bundle
-from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
+from SAMMixLib.models.card import CARD, dice_text, open_bundle, verify_bundle
+from SAMMixLib.models.registry import (
+    NameTaken,
+    export_model,
+    find_model,
+    import_model,
+    installed_models,
+    remove_model,
+)
 from SAMMixLib.paths import models_folder
 
 
@@ -59,8 +66,9 @@ def _list(options: argparse.Namespace) -> dict:
             }
         )
     for row in rows:
-        dice = "no score" if row["validation_dice"] is None else f"validation Dice {row['validation_dice']:.3f} (cam)"
-        print(f"{row['name']:20} {row['megabytes']:6.1f} MB  {row['labelled_slices']} labelled slices, {dice}")
+        dice = row["validation_dice"]
+        score = "no score" if dice is None else f"validation Dice {dice_text(dice)} (cam)"
+        print(f"{row['name']:20} {row['megabytes']:6.1f} MB  {row['labelled_slices']} labelled slices, {score}")
     for error in damaged:
         print(f"damaged: {error}")
     print(f"your models live in {models_folder()}")
@@ -87,7 +95,10 @@ def _remove(options: argparse.Namespace) -> dict:
 
 
 def _import(options: argparse.Namespace) -> dict:
-    bundle = import_model(options.source, options.name)
+    try:
+        bundle = import_model(options.source, options.name)
+    except NameTaken as error:
+        raise SAMMixError(f"{error} with --name") from None
     print(f"imported {bundle.folder.name} into {bundle.folder}")
     return {"name": bundle.folder.name, "folder": str(bundle.folder)}
 

@@ -15,10 +15,10 @@ from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
 
 class NameTaken(SAMMixError):
-    """A model of this name exists."""
+    """A model of this name exists: ask for another."""
 
-    def __init__(self, name: str):
-        super().__init__(f"{name}: a model of this name exists; give another with --name, or remove it first")
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: a model of this name exists; give it another name")
         self.name = name
 
 
@@ -64,7 +64,8 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
     """Copy a bundle (a folder, or a zip file of one) into the user's folder, checked before it shows there.
 
     Raises:
-        SAMMixError: no bundle, a damaged one, or the name is taken.
+        NameTaken: a model of this name exists.
+        SAMMixError: no bundle, a damaged one, or nothing that can be a name.
     """
     if not source.exists():
         raise SAMMixError(f"{source}: no such file or folder")
@@ -96,7 +97,7 @@ def _free_place(name: str) -> Path:
     """The folder of a model that is not there yet."""
     target = models_folder() / name
     if target.parent != models_folder() or target.name != name or name.startswith("."):
-        raise SAMMixError(f"{name!r}: not a usable model name; give another with --name")
+        raise SAMMixError(f"{name!r}: not a usable model name; give it another name")
     if target.exists() or name == STARTER:
         raise NameTaken(name)
     return target

@@ -1,67 +1,68 @@
-"""What one run found in one CT, and what the user corrected since."""
+"""What is known of a segment: what a run found in one CT, what the user corrected since, and what it holds now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Box = tuple[int, int, int, int]
+from SAMMixLib.worker.protocol import Box, Resegmented, Segmented
 
 
 @dataclass
 class Findings:
-    """Slices are the k of the axial stack; boxes are inclusive pixel bounds ``(i0, j0, i1, j1)`` at full resolution."""
+    """Slices are the k of the axial stack; boxes are inclusive pixel bounds ``(i0, j0, i1, j1)`` at full resolution.
+
+    Of a segment that no model made in this sitting, one that was drawn or loaded, only the areas are known.
+    """
 
     slices_total: int
-    cam: Path | None  # .nrrd, uint8, on its own grid; until it is in the scene
-    boxes: dict[int, list[Box]]
-    p_liver: dict[int, float]
-    predicted_iou: dict[int, float]
-    area_mm2: dict[int, float]  # of the segment as it is in the scene, the user's edits included
     slice_mm: float
-    review: list[int]  # worst first
-    device: str
-    warnings: list[str] = field(default_factory=list)
+    cam: Path | None = None  # .nrrd, uint8, on its own grid; until it is in the scene
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+    p_liver: dict[int, float] = field(default_factory=dict)
+    predicted_iou: dict[int, float] = field(default_factory=dict)
+    area_mm2: dict[int, float] = field(default_factory=dict)  # of the segment as it is, the user's edits included
+    review: list[int] = field(default_factory=list)  # worst first
+    device: str = ""
+    warnings: list[str] = field(default_factory=list)  # of the worker: what speaks against the scan, or the result
     corrected: set[int] = field(default_factory=set)
 
     @classmethod
-    def from_message(cls, message: dict[str, Any], slices: list[int] | None, slice_mm: float) -> Findings:
-        """The worker's answer to ``segment``, where only `slices` were looked at if they are given."""
-        ks = range(message["slices_total"]) if slices is None else slices
+    def from_answer(cls, answer: Segmented, slices: list[int] | None, slice_mm: float) -> Findings:
+        """The worker's answer, where only `slices` were looked at if they are given."""
+        ks = range(answer.slices_total) if slices is None else slices
         return cls(
-            slices_total=message["slices_total"],
-            cam=Path(message["cam"]) if message.get("cam") else None,
-            boxes=_boxes(message["boxes"]),
-            p_liver=_by_slice(message["p_liver"], ks),
-            predicted_iou=_by_slice(message["predicted_iou"], ks),
-            area_mm2=_by_slice(message["area_mm2"], ks),
+            slices_total=answer.slices_total,
             slice_mm=slice_mm,
-            review=[int(k) for k in message["review"]],
-            device=message["device"],
-            warnings=list(message.get("warnings", [])),
+            cam=Path(answer.cam) if answer.cam else None,
+            boxes=dict(answer.boxes),
+            p_liver=_by_slice(answer.p_liver, ks),
+            predicted_iou=_by_slice(answer.predicted_iou, ks),
+            area_mm2=_by_slice(answer.area_mm2, ks),
+            review=list(answer.review),
+            device=answer.device,
+            warnings=list(answer.warnings),
         )
 
     @classmethod
     def measured(cls, slices_total: int, length_mm: float) -> Findings:
         """Of a segment that no model made in this sitting: what can be measured, and nothing else."""
-        return cls(slices_total, None, {}, {}, {}, {}, length_mm / slices_total, [], "")
+        return cls(slices_total, length_mm / slices_total)
 
     @property
     def by_model(self) -> bool:
         """Whether a model's figures are known, and not only what was measured."""
         return bool(self.p_liver)
 
-    def correct(self, message: dict[str, Any]) -> None:
-        """Take over the worker's answer to ``resegment``."""
-        ks = [int(k) for k in message["slices"]]
-        boxes = _boxes(message["boxes"])
-        self.boxes |= {k: boxes.get(k, []) for k in ks}
-        self.predicted_iou |= _by_slice(message["predicted_iou"], ks)
-        self.area_mm2 |= _by_slice(message["area_mm2"], ks)
+    def correct(self, answer: Resegmented) -> None:
+        """Take over the worker's answer to a correction."""
+        ks = answer.slices
+        self.boxes |= answer.boxes
+        self.predicted_iou |= _by_slice(answer.predicted_iou, ks)
+        self.area_mm2 |= _by_slice(answer.area_mm2, ks)
         self.corrected |= set(ks)
         self.review = [k for k in self.review if k not in ks]
 
@@ -88,7 +89,7 @@ class Findings:
         return max(self.area_mm2, key=self.area_mm2.__getitem__) if self.slice_range else None
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
-        """p(liver) and area in mm2 of every slice, float [k]; NaN where nothing was looked at."""
+        """Liver probability and area in mm2 of every slice, float [k]; NaN where nothing was looked at."""
         p, area = np.full((2, self.slices_total), np.nan)
         for curve, values in ((p, self.p_liver), (area, self.area_mm2)):
             curve[list(values)] = list(values.values())
@@ -97,7 +98,3 @@ class Findings:
 
 def _by_slice(values: list[float], ks: Iterable[int]) -> dict[int, float]:
     return {int(k): float(value) for k, value in zip(ks, values, strict=True)}
-
-
-def _boxes(by_slice: dict) -> dict[int, list[Box]]:
-    return {int(k): [tuple(box) for box in boxes] for k, boxes in by_slice.items()}

@@ -10,21 +10,23 @@ if TYPE_CHECKING:
     import numpy as np
 
     from SAMMixLib.module.case_state import Findings
+    from SAMMixLib.module.texts import Question
     from SAMMixLib.structure import Structure
+    from SAMMixLib.worker.protocol import Message, Request
 
 
 class Worker(Protocol):
     """The client of the worker process, see ``SAMMixLib.worker``."""
 
-    folder: Path
-    log_path: Path
+    folder: Path | None
+    log_path: Path | None
     alive: bool
     pid: int | None  # from hello on
 
     def start(self) -> None: ...
-    def request(self, kind: str, **fields: Any) -> int: ...
-    def poll(self) -> list[dict[str, Any]]: ...
-    def cancel(self, request: int) -> None: ...
+    def request(self, request: Request) -> int: ...
+    def poll(self) -> list[tuple[int | None, Message]]: ...
+    def cancel(self, number: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -69,6 +71,7 @@ class Source(Protocol):
 
 class User(Protocol):
     def ask(self, question: str) -> bool: ...
+    def choose(self, question: Question) -> str: ...  # one of its choices, the last where the window is closed
 
 
 class Store(Protocol):

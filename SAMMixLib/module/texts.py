@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from SAMMixLib.models.card import dice_text
 from SAMMixLib.module.case_state import Findings
 
 KEEP, REPLACE, CANCEL = "Keep mine", "Replace", "Cancel"
@@ -44,13 +45,15 @@ def slices(ks: Iterable[int]) -> str:
     return ("slice " if len(runs) == 1 and len(runs[0]) == 1 else "slices ") + ", ".join(parts)
 
 
-def dice(value: float) -> str:
-    """Dice as it is written everywhere: in curves, verdicts and tables."""
-    return f"{value:.3f}"
+dice = dice_text  # in curves, verdicts and tables, as on the command line
 
 
 def scan_name(patient: str) -> str:
-    """A scan's own name, without what a training set adds to tell scans of one name apart."""
+    """A scan's own name, without what a training set adds to tell scans of one name apart.
+
+    >>> scan_name("chaos_ct3_ct-b3d86ae7")
+    'chaos_ct3_ct'
+    """
     return HASH.sub("", patient)
 
 
@@ -83,10 +86,12 @@ def removed(volume: str) -> str:
     return f"{volume} was removed from the scene, so its run was cancelled."
 
 
-def keep_question(ks: list[int]) -> str:
-    return (
-        f"You changed {slices(ks)} by hand.\n\nKeep your changes there? "
-        "No replaces them by the new result; Undo brings them back."
+def keep_question(ks: list[int]) -> Question:
+    """Before a result is written onto slices that the user changed."""
+    return Question(
+        f"You changed {slices(ks)} by hand.\n\nKeep your changes there, or replace them by the new result? "
+        "Undo brings back what is replaced.",
+        (KEEP, REPLACE, CANCEL),
     )
 
 

@@ -31,7 +31,7 @@ from SAMMixLib.inference.slices import SlicePredictor
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.models.build import build_classifier
 from SAMMixLib.models.bundle import load_bundle, save_bundle
-from SAMMixLib.models.card import Bundle, open_bundle
+from SAMMixLib.models.card import Bundle, dice_text, open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.structure import Structure
 from SAMMixLib.training.checkpoint import load_trained_state, trained_state
@@ -72,9 +72,8 @@ class Tuned:
         """What to tell before this model is used; empty where nothing speaks against it."""
         if self.better:
             return ""
-        return (
-            f"On the slices held out it is no better than before: Dice {self.before:.3f} before, {self.after:.3f} now."
-        )
+        before, after = dice_text(self.before), dice_text(self.after)
+        return f"On the slices held out it is no better than before: Dice {before} before, {after} now."
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ class FineTuning:
         preset: ``quick`` or ``full``, see :data:`SAMMixLib.config.FINE_TUNING`.
         seed: of the slices held out, batches and augmentation.
         base_weights: the file of a ViT backbone's public weights.
-        watch: is told ``{"step", "steps", "loss"}`` every few steps, and ``{"step", "steps", "validation_dice"}``.
+        watch: is told ``{"step", "steps", "loss"}`` every few steps, ``{"step", "steps", "validation_dice"}``, and
+            ``{"step", "steps", "checkpoint"}`` when a run that is killed goes on from this step.
     """
 
     preset: str = "quick"
@@ -252,8 +252,9 @@ def _fingerprint(data: SliceDataset) -> str:
 def _figures(figures: dict, steps: int) -> dict:
     """What a plot of the training shows of a line of its log."""
     shown = {"step": figures["step"], "steps": steps}
-    if "validation_dice" in figures:
-        return shown | {"validation_dice": figures["validation_dice"]}
+    for name in ("validation_dice", "checkpoint"):
+        if name in figures:
+            return shown | {name: figures[name]}
     losses = ("classification_loss", "segmentation_loss", "activation_loss")
     return shown | {"loss": sum(figures[name] for name in losses)}
 

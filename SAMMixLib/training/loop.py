@@ -59,7 +59,7 @@ class TrainingRun(ABC):
 
     Attributes:
         state: how far it has come.
-        watch: is told what the log is told.
+        watch: is told what the log is told, and ``{"step", "checkpoint"}`` when a run that is killed goes on from here.
     """
 
     def __init__(self, folder: Path, budget: Budget, runtime: Runtime) -> None:
@@ -124,6 +124,7 @@ class TrainingRun(ABC):
             if due or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 write_checkpoint({**self.checkpoint(), "run": vars(self.state)}, self.folder)
                 saved = time.monotonic()
+                self.watch({"step": self.state.step, "checkpoint": True})
 
     def resume(self) -> None:
         """Go on from the run folder's checkpoint, if it has one.

@@ -1,4 +1,4 @@
-"""What the worker does for its client: one function a request, and the table of them."""
+"""What the worker does for its client: one function for each request of the protocol, and the table of them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,35 @@ from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import find_model
 from SAMMixLib.process import return_memory
 from SAMMixLib.progress import Progress
-from SAMMixLib.worker.protocol import RESULTS_KEPT
+from SAMMixLib.worker.protocol import (
+    RESULTS_KEPT,
+    Load,
+    Loaded,
+    Message,
+    Request,
+    Resegment,
+    Resegmented,
+    Segment,
+    Segmented,
+    Stage,
+    Suggest,
+    Suggested,
+    Train,
+    Trained,
+    Unload,
+    Unloaded,
+)
 
 CACHE_BYTES = 512 << 20  # of embeddings: 256 slices of LiteMedSAM
 PICTURES = "held_out.npz"  # in a run folder
 
 
 @dataclass
-class State:
+class Workbench:
     """What stays loaded from one request to the next."""
 
     folder: Path
-    report: Callable[[dict[str, float]], None]  # tells the figures of a training
+    report: Callable[[dict[str, Any]], None]  # tells the figures of a training
     segmenter: Segmenter | None = None
     loaded: tuple | None = None  # what makes `segmenter` the one that was asked for
     scan: Scan | None = None
@@ -59,105 +76,90 @@ class State:
         return {name: str(path) for name, path in paths.items()}
 
 
-def load(
-    state: State,
-    progress: Progress,
-    model: str = "starter",
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int = 8,
-) -> dict[str, Any]:
-    folder = find_model(model)
-    wanted = (folder, open_bundle(folder).card, device, dtype, batch_size)
-    if state.loaded != wanted:
-        _drop(state)
-        progress("load model", 0, 1)
-        state.segmenter = Segmenter.from_bundle(folder, device, dtype, batch_size=batch_size)
-        state.loaded = wanted
-        progress("load model", 1, 1)
-    segmenter = state.segmenter
-    return {
-        "name": segmenter.name,
-        "device": str(segmenter.device),
-        "device_text": choose_device(str(segmenter.device))[1],
-        "dtype": segmenter.runtime.precision,
-        "structure": segmenter.structure.to_dict(),
-    }
+def load(bench: Workbench, progress: Progress, asked: Load) -> Loaded:
+    folder = find_model(asked.model)
+    wanted = (folder, open_bundle(folder).card, asked.device, asked.dtype, asked.batch_size)
+    if bench.loaded != wanted:
+        _drop(bench)
+        progress(Stage.LOAD, 0, 1)
+        bench.segmenter = Segmenter.from_bundle(folder, asked.device, asked.dtype, batch_size=asked.batch_size)
+        bench.loaded = wanted
+        progress(Stage.LOAD, 1, 1)
+    segmenter = bench.segmenter
+    return Loaded(
+        name=segmenter.name,
+        device=str(segmenter.device),
+        device_text=choose_device(str(segmenter.device))[1],
+        dtype=segmenter.runtime.precision,
+        structure=segmenter.structure.to_dict(),
+    )
 
 
-def segment(state: State, progress: Progress, volume: str, slices: list[int] | None = None) -> dict[str, Any]:
-    if state.segmenter is None:
+def segment(bench: Workbench, progress: Progress, asked: Segment) -> Segmented:
+    if bench.segmenter is None:
         raise SAMMixError("no model is loaded; choose a model first")
-    state.scan = None  # the last one's memory is needed now
+    bench.scan = None  # the last one's memory is needed now
     started = time.perf_counter()
-    progress("read volume", 0, 1)
-    scan = Scan(state.segmenter, read_volume(volume), CACHE_BYTES)
-    result = scan.segment(progress, slices)
-    progress("write results", 0, 1)
-    ks = range(len(result.mask)) if slices is None else slices
+    progress(Stage.READ, 0, 1)
+    scan = Scan(bench.segmenter, read_volume(asked.volume), CACHE_BYTES)
+    result = scan.segment(progress, asked.slices)
+    progress(Stage.WRITE, 0, 1)
+    ks = range(len(result.mask)) if asked.slices is None else asked.slices
     cams = np.rint(result.cams.astype(np.float32) * 255).astype(np.uint8)
-    written = state.write(
+    written = bench.write(
         "segment", mask=scan.stack.to_grid(result.mask), cam=scan.stack.maps_to_image(cams, scan.resize)
     )
-    gate_high = state.segmenter.config.volume.gate_high
-    state.scan = scan
+    gate_high = bench.segmenter.config.volume.gate_high
+    bench.scan = scan
     return_memory()
-    progress("write results", 1, 1)
-    return written | {
-        "boxes": {k: scan.bounds(k) for k in range(len(result.mask)) if result.boxes[k]},
-        "p_liver": _numbers(result.p_liver[ks]),
-        "predicted_iou": _numbers(result.predicted_iou[ks]),
-        "area_mm2": _numbers(result.area_mm2[ks]),
-        "volume_ml": result.volume_ml,
-        "slice_range": result.slice_range,
-        "review": slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, gate_high),
-        "slices_total": len(result.mask),
-        "model": result.model_name,
-        "device": result.device,
-        "seconds": result.seconds | {"total": time.perf_counter() - started},
-        "warnings": list(result.warnings),
-    }
+    progress(Stage.WRITE, 1, 1)
+    return Segmented(
+        **written,
+        slices_total=len(result.mask),
+        boxes={k: scan.bounds(k) for k in range(len(result.mask)) if result.boxes[k]},
+        p_liver=_numbers(result.p_liver[ks]),
+        predicted_iou=_numbers(result.predicted_iou[ks]),
+        area_mm2=_numbers(result.area_mm2[ks]),
+        review=slices_to_review(result.p_liver, result.predicted_iou, result.area_mm2, gate_high),
+        volume_ml=result.volume_ml,
+        slice_range=result.slice_range,
+        model=result.model_name,
+        device=result.device,
+        seconds=result.seconds | {"total": time.perf_counter() - started},
+        warnings=list(result.warnings),
+    )
 
 
-def resegment(state: State, progress: Progress, slices: list[dict[str, Any]]) -> dict[str, Any]:
-    if state.scan is None:
+def resegment(bench: Workbench, progress: Progress, asked: Resegment) -> Resegmented:
+    if bench.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
-    result = state.scan.resegment({each["k"]: each["boxes"] for each in slices}, progress)
-    mask = sitk.GetImageFromArray(result.mask.astype(np.uint8))
-    return state.write("resegment", mask=mask) | {
-        "slices": result.slices,
-        "boxes": dict(zip(result.slices, result.boxes, strict=True)),
-        "predicted_iou": _numbers(result.predicted_iou),
-        "area_mm2": _numbers(result.area_mm2),
-    }
+    result = bench.scan.resegment({each.k: each.boxes for each in asked.slices}, progress)
+    return Resegmented(
+        **bench.write("resegment", mask=sitk.GetImageFromArray(result.mask.astype(np.uint8))),
+        slices=result.slices,
+        boxes=dict(zip(result.slices, result.boxes, strict=True)),
+        predicted_iou=_numbers(result.predicted_iou),
+        area_mm2=_numbers(result.area_mm2),
+    )
 
 
-def suggest(state: State, progress: Progress, labelled: list[int], count: int) -> dict[str, Any]:
+def suggest(bench: Workbench, progress: Progress, asked: Suggest) -> Suggested:
     from SAMMixLib.inference.active_learning import suggest as rank
 
-    if state.scan is None:
+    if bench.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
-    found = rank(state.scan, labelled, count)
-    return {"slices": [int(k) for k, _ in found], "reasons": [reason for _, reason in found]}
+    found = rank(bench.scan, asked.labelled, asked.count)
+    return Suggested([int(k) for k, _ in found], [reason for _, reason in found])
 
 
-def train(
-    state: State,
-    progress: Progress,
-    slices: str,
-    model: str,
-    preset: str,
-    seed: int,
-    run: str,
-    device: str = "auto",
-    dtype: str = "auto",
-) -> dict[str, Any]:
+def train(bench: Workbench, progress: Progress, asked: Train) -> Trained:
     from SAMMixLib.training.finetuning import FineTuning, fine_tune  # its packages are not what segmenting needs
 
-    _drop(state)
-    how = FineTuning(preset, seed, watch=state.report)
-    tuned = fine_tune(slices, model, run, how, Runtime.choose(device, dtype).told(progress))
-    pictures = Path(run) / PICTURES
+    _drop(bench)
+    how = FineTuning(asked.preset, asked.seed, watch=bench.report)
+    runtime = Runtime.choose(asked.device, asked.dtype).told(progress)
+    tuned = fine_tune(asked.slices, asked.model, asked.run, how, runtime)
+    pictures = Path(asked.run) / PICTURES
     write_arrays(
         pictures,
         images=tuned.images,
@@ -165,35 +167,40 @@ def train(
         before=tuned.before_masks.astype(np.uint8),
         after=tuned.after_masks.astype(np.uint8),
     )
-    return {
-        "bundle": str(tuned.bundle),
-        "before": tuned.before,
-        "after": tuned.after,
-        "better": tuned.better,
-        "held_out": tuned.held_out,
-        "pictures": str(pictures),
-        "warning": tuned.warning,
-        "seconds": tuned.seconds,
-    }
+    return Trained(
+        bundle=str(tuned.bundle),
+        before=tuned.before,
+        after=tuned.after,
+        better=tuned.better,
+        held_out=tuned.held_out,
+        pictures=str(pictures),
+        warning=tuned.warning,
+        seconds=tuned.seconds,
+    )
 
 
-def unload(state: State, progress: Progress) -> dict[str, Any]:
-    _drop(state)
-    return {}
+def unload(bench: Workbench, progress: Progress, asked: Unload) -> Unloaded:
+    _drop(bench)
+    return Unloaded()
 
 
-REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "load": load,
-    "segment": segment,
-    "resegment": resegment,
-    "suggest": suggest,
-    "train": train,
-    "unload": unload,
+ANSWERED_BY: dict[type[Request], Callable[..., Message]] = {
+    Load: load,
+    Segment: segment,
+    Resegment: resegment,
+    Suggest: suggest,
+    Train: train,
+    Unload: unload,
 }
 
 
-def _drop(state: State) -> None:
-    state.segmenter = state.loaded = state.scan = None
+def answer(bench: Workbench, progress: Progress, asked: Request) -> Message:
+    """Do what is asked for."""
+    return ANSWERED_BY[type(asked)](bench, progress, asked)
+
+
+def _drop(bench: Workbench) -> None:
+    bench.segmenter = bench.loaded = bench.scan = None
     return_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -11,12 +11,31 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from SAMMixLib import __version__
 from SAMMixLib.errors import Cancelled
 from SAMMixLib.worker.folders import remove_if_dead
-from SAMMixLib.worker.protocol import HEARTBEAT_SECONDS, Message, decode, encode
+from SAMMixLib.worker.protocol import (
+    HEARTBEAT_SECONDS,
+    Cancel,
+    ErrorKind,
+    Failed,
+    Heartbeat,
+    Hello,
+    Message,
+    Progressed,
+    ProtocolError,
+    Quit,
+    Reported,
+    Request,
+    Stage,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from SAMMixLib.worker.requests import Workbench
 
 
 def serve(folder: Path) -> None:
@@ -42,12 +61,12 @@ class _Server:
     def __init__(self, folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
         self._folder, self._source, self._sink = folder, source, sink
         self._sending = threading.Lock()
-        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[int, Request]] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._current: int | None = None
 
-    def send(self, message: Message) -> None:
-        self._write(encode(message))
+    def send(self, message: Message, number: int | None = None) -> None:
+        self._write(encode(message, number))
 
     def _write(self, line: bytes) -> None:
         with self._sending:
@@ -59,20 +78,25 @@ class _Server:
 
     def beat(self) -> None:
         while True:
-            self.send({"type": "heartbeat"})
+            self.send(Heartbeat())
             time.sleep(HEARTBEAT_SECONDS)
 
     def listen(self) -> None:
         for line in self._source:
-            message = decode(line)
-            if message is None:
-                print(f"not a message: {line[:200]!r}", file=sys.stderr)
-            elif message["type"] == "cancel":
-                self._cancelled.add(message["id"])
-            elif message["type"] == "quit":
+            try:
+                number, message = decode(line) or (None, None)
+            except ProtocolError as error:
+                number, message = error.number, self._failure(ErrorKind.INTERNAL, f"Not understood: {error}")
+            if isinstance(message, Quit):
                 os._exit(0)
-            else:
-                self._requests.put(message)
+            elif number is None:
+                print(f"not a request: {line[:200]!r}", file=sys.stderr)
+            elif isinstance(message, Cancel):
+                self._cancelled.add(number)
+            elif isinstance(message, Request):
+                self._requests.put((number, message))
+            elif isinstance(message, Failed):
+                self.send(message, number)
         self._leave()
 
     def _leave(self) -> None:
@@ -91,33 +115,33 @@ class _Server:
 
             torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: self.check_cancelled())
             versions = {"sammix": __version__, "python": platform.python_version(), "torch": torch.__version__}
-            self.send({"type": "hello", "pid": os.getpid(), "versions": versions, "devices": available_devices()})
-            from SAMMixLib.worker.requests import REQUESTS, State
+            self.send(Hello(os.getpid(), versions, available_devices()))
+            from SAMMixLib.worker.requests import Workbench
         except Exception as error:
             traceback.print_exc()
-            self.send(self._error(None, "internal", f"The packages of the segmentation do not load: {error}"))
+            self.send(self._failure(ErrorKind.INTERNAL, f"The packages of the segmentation do not load: {error}"))
             os._exit(1)
-        state = State(self._folder, self.report)
+        bench = Workbench(self._folder, self.report)
         while True:
-            self._answer(REQUESTS, state, self._requests.get())
+            number, request = self._requests.get()
+            self._write(self._answer(bench, number, request))
 
-    def _answer(self, requests: dict[str, Any], state: Any, message: Message) -> None:
+    def _answer(self, bench: Workbench, number: int, request: Request) -> bytes:
         from SAMMixLib.worker.errors import explain
+        from SAMMixLib.worker.requests import answer
 
-        number = self._current = message["id"]
+        self._current = number
         try:
             self.check_cancelled()
-            fields = {name: value for name, value in message.items() if name not in ("type", "id")}
-            result = requests[message["type"]](state, self.progress, **fields)
-            answer = encode({"type": "result", "id": number, **result})
+            line = encode(answer(bench, self.progress, request), number)
         except Cancelled:
-            answer = encode(self._error(number, "cancelled", "Cancelled."))
+            line = encode(self._failure(ErrorKind.CANCELLED, "Cancelled."), number)
         except Exception as error:
             traceback.print_exc()
-            answer = encode(self._error(number, *explain(error, self._folder)))
+            line = encode(self._failure(*explain(error, self._folder)), number)
         self._current = None
         self._cancelled.discard(number)
-        self._write(answer)
+        return line
 
     def check_cancelled(self) -> None:
         """Before each layer of a network, too: one batch on a CPU can take longer than a cancel may."""
@@ -126,12 +150,11 @@ class _Server:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self.check_cancelled()
-        self.send({"type": "progress", "id": self._current, "stage": stage, "done": done, "total": total})
+        self.send(Progressed(Stage(stage), done, total), self._current)
 
-    def report(self, figures: dict[str, float]) -> None:
+    def report(self, figures: dict[str, Any]) -> None:
         self.check_cancelled()
-        self.send({"type": "report", "id": self._current, "figures": figures})
+        self.send(Reported(**figures), self._current)
 
-    def _error(self, number: int | None, kind: str, text: str) -> Message:
-        log = str(self._folder.with_suffix(".log"))
-        return {"type": "error", "id": number, "kind": kind, "message": " ".join(text.split()), "log": log}
+    def _failure(self, kind: ErrorKind, text: str) -> Failed:
+        return Failed(kind, " ".join(text.split()), str(self._folder.with_suffix(".log")))

@@ -13,7 +13,14 @@ import pytest
 from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.card import CARD, FILES, open_bundle, verify_bundle
-from SAMMixLib.models.registry import export_model, find_model, import_model, installed_models, remove_model
+from SAMMixLib.models.registry import (
+    NameTaken,
+    export_model,
+    find_model,
+    import_model,
+    installed_models,
+    remove_model,
+)
 from SAMMixLib.paths import starter_folder
 
 
@@ -78,8 +85,9 @@ def test_a_newer_or_broken_card_is_refused_and_not_kept(tmp_path, home):
 
 def test_names_that_would_leave_the_folder_are_refused(home):
     for name in ("../elsewhere", ".hidden", "starter"):
-        with pytest.raises(SAMMixError, match="another with --name"):
+        with pytest.raises(SAMMixError, match="give it another name") as refused:
             import_model(starter_folder(), name)
+        assert isinstance(refused.value, NameTaken) == (name == "starter")
     with pytest.raises(SAMMixError, match="only models in"):
         remove_model("starter")
     assert find_model("starter") == starter_folder()
@@ -117,4 +125,7 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys
     monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "file"))
     assert main(["models", "import", str(starter_folder()), "--name", "mine"]) == 2
     assert "SAMMIX_HOME" in capsys.readouterr().err
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
+    assert main(["models", "import", str(starter_folder()), "--name", "starter"]) == 2
+    assert "starter: a model of this name exists; give it another name with --name" in capsys.readouterr().err
     assert main(["models", "list"]) == 0 and "starter" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from worker_helpers import answer, collect, is_running, posix, said_hello, wait_for
+from worker_helpers import answer, answers, collect, is_running, posix, said_hello, wait_for
 
 from SAMMixLib.cli import main
 from SAMMixLib.data.phantom import make_phantom
@@ -22,7 +22,23 @@ from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.paths import starter_folder
 from SAMMixLib.structure import LIVER
 from SAMMixLib.worker.client import WorkerClient
-from SAMMixLib.worker.protocol import RESULTS_KEPT
+from SAMMixLib.worker.protocol import (
+    RESULTS_KEPT,
+    ErrorKind,
+    Failed,
+    Load,
+    Message,
+    Progressed,
+    Request,
+    Resegment,
+    Resegmented,
+    Segment,
+    SliceBoxes,
+    Stage,
+    Suggest,
+    Train,
+    Unload,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prlimit")
 SLICES = 10
@@ -52,21 +68,29 @@ def client(tmp_path_factory):
 def worker(client):
     """With the starter loaded."""
     client.start()
-    loaded = ask(client, "load", device="cpu")
-    assert (loaded["name"], loaded["structure"]) == ("starter", LIVER.to_dict())
+    loaded = ask(client, CPU)
+    assert (loaded.name, loaded.structure) == ("starter", LIVER.to_dict())
     return client
 
 
-def ask(client: WorkerClient, kind: str, **fields) -> dict:
-    result = answer(client, client.request(kind, **fields), 120)
-    assert result["type"] == "result", result
+CPU = Load(device="cpu")
+
+
+def ask(client: WorkerClient, request: Request) -> Message:
+    result = answer(client, client.request(request), 120)
+    assert not isinstance(result, Failed), result
     return result
 
 
-def refused(client: WorkerClient, kind: str, **fields) -> dict:
-    error = answer(client, client.request(kind, **fields), 120)
-    assert error["type"] == "error" and error["message"] and "\n" not in error["message"], error
-    assert Path(error["log"]) == client.log_path and client.log_path.is_file()
+def again(client: WorkerClient, boxes: dict[int, list | None]) -> Resegmented:
+    """Correct slices of the scan that is held."""
+    return ask(client, Resegment([SliceBoxes(k, each) for k, each in boxes.items()]))
+
+
+def refused(client: WorkerClient, request: Request) -> Failed:
+    error = answer(client, client.request(request), 120)
+    assert isinstance(error, Failed) and error.message and "\n" not in error.message, error
+    assert Path(error.log) == client.log_path and client.log_path.is_file()
     return error
 
 
@@ -80,111 +104,115 @@ def stack_of(path: str | Path) -> np.ndarray:
 
 def start_segmenting(client: WorkerClient, ct: Path) -> int:
     """The id of a request that has reached SAM."""
-    request = client.request("segment", volume=str(ct), slices=None)
-    collect(client, lambda m: m["type"] == "progress" and m["stage"] == "classify slices" and m["done"] == SLICES, 60)
+    request = client.request(Segment(str(ct)))
+    collect(client, lambda _, message: message == Progressed(Stage.CLASSIFY, SLICES, SLICES), 60)
     return request
 
 
 def test_hello_tells_versions_and_devices(tmp_path):
     with WorkerClient(folder=tmp_path) as client:
-        hello = collect(client, said_hello, 120)[-1]
-        assert {"sammix", "python", "torch"} <= set(hello["versions"]) and hello["pid"] == client.pid
-        assert [d["name"] for d in hello["devices"]][-1] == "cpu" and "threads" in hello["devices"][-1]["text"]
+        _, hello = collect(client, said_hello, 120)[-1]
+        assert {"sammix", "python", "torch"} <= set(hello.versions) and hello.pid == client.pid
+        assert [d["name"] for d in hello.devices][-1] == "cpu" and "threads" in hello.devices[-1]["text"]
 
 
 def test_the_mask_equals_the_command_lines_voxel_for_voxel(worker, ct, tmp_path):
-    result = ask(worker, "segment", volume=str(ct), slices=None)
+    result = ask(worker, Segment(str(ct)))
     assert main(["segment", str(ct), "-o", str(tmp_path / "mask.nrrd"), "--device", "cpu"]) == 0
-    mask, source = sitk.ReadImage(result["mask"]), sitk.ReadImage(str(ct))
-    assert read(result["mask"]).any() and np.array_equal(read(result["mask"]), read(tmp_path / "mask.nrrd"))
+    mask, source = sitk.ReadImage(result.mask), sitk.ReadImage(str(ct))
+    assert read(result.mask).any() and np.array_equal(read(result.mask), read(tmp_path / "mask.nrrd"))
     assert mask.GetPixelID() == sitk.sitkUInt8 and mask.GetSize() == source.GetSize()
     for get in (sitk.Image.GetOrigin, sitk.Image.GetSpacing, sitk.Image.GetDirection):
         np.testing.assert_allclose(get(mask), get(source), rtol=0, atol=1e-12)
 
-    liver = stack_of(result["mask"]) > 0
-    assert result["slices_total"] == SLICES == len(liver) == len(result["p_liver"]) == len(result["predicted_iou"])
-    np.testing.assert_allclose(result["area_mm2"], liver.sum(axis=(1, 2)) * 2.9**2, rtol=1e-4)
-    assert result["volume_ml"] == pytest.approx(liver.sum() * 2.9**2 * 2 / 1000)
-    assert result["slice_range"] == np.flatnonzero(liver.any(axis=(1, 2)))[[0, -1]].tolist()
-    assert set(result["review"]) <= set(range(SLICES)) and result["seconds"]["total"] > 0
-    assert (result["model"], result["device"]) == ("starter", "cpu")
-    (warning,) = result["warnings"]  # the scan is cut inside the liver
+    liver = stack_of(result.mask) > 0
+    assert result.slices_total == SLICES == len(liver) == len(result.p_liver) == len(result.predicted_iou)
+    np.testing.assert_allclose(result.area_mm2, liver.sum(axis=(1, 2)) * 2.9**2, rtol=1e-4)
+    assert result.volume_ml == pytest.approx(liver.sum() * 2.9**2 * 2 / 1000)
+    assert list(result.slice_range) == np.flatnonzero(liver.any(axis=(1, 2)))[[0, -1]].tolist()
+    assert set(result.review) <= set(range(SLICES)) and result.seconds["total"] > 0
+    assert (result.model, result.device) == ("starter", "cpu")
+    (warning,) = result.warnings  # the scan is cut inside the liver
     assert "touches both ends of the scan" in warning
-    for k, ((i0, j0, i1, j1),) in result["boxes"].items():
-        rows, columns = np.nonzero(liver[int(k)])
+    for k, ((i0, j0, i1, j1),) in result.boxes.items():
+        rows, columns = np.nonzero(liver[k])
         assert 0 <= i0 <= i1 < 128 and 0 <= j0 <= j1 < 100
         assert ((columns >= i0) & (columns <= i1) & (rows >= j0) & (rows <= j1)).mean() > 0.85
 
-    cam = sitk.ReadImage(result["cam"])
+    cam = sitk.ReadImage(result.cam)
     assert cam.GetPixelID() == sitk.sitkUInt8 and cam.GetSize() == (256, 256, SLICES)
     peaks = sitk.GetArrayFromImage(cam).max(axis=(1, 2))
-    assert all(peaks[int(k)] == 255 for k in result["boxes"])
+    assert all(peaks[k] == 255 for k in result.boxes)
 
 
 def test_a_slice_is_segmented_again_in_well_under_a_second(worker, ct):
-    first = ask(worker, "segment", volume=str(ct), slices=None)
-    boxes = {int(k): b for k, b in first["boxes"].items()}
-    encoded = [k for k in boxes if first["predicted_iou"][k]]
-    between = [k for k in boxes if not first["predicted_iou"][k]]
+    first = ask(worker, Segment(str(ct)))
+    boxes = first.boxes
+    encoded = [k for k in boxes if first.predicted_iou[k]]
+    between = [k for k in boxes if not first.predicted_iou[k]]
     assert encoded and between  # of thin slices, SAM sees every other one
-    k, liver, before = encoded[len(encoded) // 2], stack_of(first["mask"]), len(os.listdir(worker.folder))
+    k, liver, before = encoded[len(encoded) // 2], stack_of(first.mask), len(os.listdir(worker.folder))
 
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        again = ask(worker, "resegment", slices=[{"k": k, "boxes": boxes[k]}])
+        same = again(worker, {k: boxes[k]})
         seconds.append(time.perf_counter() - started)
-    mask = read(again["mask"])
-    assert min(seconds) < 0.8 and again["slices"] == [k] and again["boxes"] == {str(k): boxes[k]}
+    mask = read(same.mask)
+    assert min(seconds) < 0.8 and same.slices == [k] and same.boxes == {k: boxes[k]}
     assert mask.shape == (1, *liver.shape[1:]), "of this slice and no other"
     assert (mask[0] != liver[k]).sum() < 0.02 * liver[k].sum()
-    assert again["predicted_iou"] == pytest.approx([first["predicted_iou"][k]], abs=0.02)
+    assert same.predicted_iou == pytest.approx([first.predicted_iou[k]], abs=0.02)
 
     i0, j0, i1, j1 = boxes[k][0]
-    half = [i0, j0, (i0 + i1) // 2, j1]
-    rows = [{"k": k, "boxes": [half]}, {"k": between[0], "boxes": None}, {"k": encoded[0], "boxes": []}]
-    corrected = ask(worker, "resegment", slices=rows)
-    mask = dict(zip(corrected["slices"], read(corrected["mask"]), strict=True))
-    assert corrected["slices"] == sorted([k, between[0], encoded[0]])
+    half = (i0, j0, (i0 + i1) // 2, j1)
+    corrected = again(worker, {k: [half], between[0]: None, encoded[0]: []})
+    mask = dict(zip(corrected.slices, read(corrected.mask), strict=True))
+    assert corrected.slices == sorted([k, between[0], encoded[0]])
     assert not mask[k][:, half[2] + 1 :].any() and mask[k].sum() > 0.9 * liver[k, :, : half[2] + 1].sum() > 0
-    assert mask[between[0]].any() and corrected["boxes"][str(between[0])] == boxes[between[0]]
-    assert not mask[encoded[0]].any() and corrected["boxes"][str(encoded[0])] == []
-    np.testing.assert_allclose(corrected["area_mm2"], [mask[k].sum() * 2.9**2 for k in corrected["slices"]], rtol=1e-4)
+    assert mask[between[0]].any() and corrected.boxes[between[0]] == boxes[between[0]]
+    assert not mask[encoded[0]].any() and corrected.boxes[encoded[0]] == []
+    np.testing.assert_allclose(corrected.area_mm2, [mask[k].sum() * 2.9**2 for k in corrected.slices], rtol=1e-4)
     started = time.perf_counter()
-    ask(worker, "resegment", slices=[{"k": between[0], "boxes": None}])
+    again(worker, {between[0]: None})
     assert time.perf_counter() - started < 0.8  # its embedding is kept since
 
     for _ in range(RESULTS_KEPT):
-        last = ask(worker, "resegment", slices=[{"k": k, "boxes": []}])
-    assert not Path(again["mask"]).exists() and Path(last["mask"]).exists() and Path(first["cam"]).exists()
+        last = again(worker, {k: []})
+    assert not Path(same.mask).exists() and Path(last.mask).exists() and Path(first.cam).exists()
     assert len(os.listdir(worker.folder)) <= before + RESULTS_KEPT
 
 
 def test_given_slices_only(worker, ct):
-    whole = ask(worker, "segment", volume=str(ct), slices=None)
+    whole = ask(worker, Segment(str(ct)))
     ks = [8, 5]
-    some = ask(worker, "segment", volume=str(ct), slices=ks)
-    mask = stack_of(some["mask"])
+    some = ask(worker, Segment(str(ct), ks))
+    mask = stack_of(some.mask)
     assert mask[ks].any(axis=(1, 2)).all() and not np.delete(mask, ks, axis=0).any()
-    assert some["p_liver"] == pytest.approx([whole["p_liver"][k] for k in ks], abs=2e-3)
-    np.testing.assert_allclose(some["area_mm2"], mask[ks].sum(axis=(1, 2)) * 2.9**2, rtol=1e-4)
-    assert set(some["boxes"]) == {"5", "8"} and some["slices_total"] == SLICES and all(some["predicted_iou"])
-    elsewhere = ask(worker, "resegment", slices=[{"k": 7, "boxes": None}])  # not classified before
-    assert elsewhere["boxes"]["7"] == whole["boxes"]["7"] and read(elsewhere["mask"]).any()
+    assert some.p_liver == pytest.approx([whole.p_liver[k] for k in ks], abs=2e-3)
+    np.testing.assert_allclose(some.area_mm2, mask[ks].sum(axis=(1, 2)) * 2.9**2, rtol=1e-4)
+    assert set(some.boxes) == {5, 8} and some.slices_total == SLICES and all(some.predicted_iou)
+    elsewhere = again(worker, {7: None})  # not classified before
+    assert elsewhere.boxes[7] == whole.boxes[7] and read(elsewhere.mask).any()
 
 
 def test_bad_requests_are_refused_and_the_worker_lives_on(worker, ct, tmp_path):
-    ask(worker, "unload")
-    assert "model" in refused(worker, "segment", volume=str(ct))["message"]
-    assert refused(worker, "load", model="nobody")["kind"] == "input"
-    ask(worker, "load", device="cpu")
-    assert "segment" in refused(worker, "resegment", slices=[])["message"]
-    assert "missing.nrrd" in refused(worker, "segment", volume=str(tmp_path / "missing.nrrd"))["message"]
-    assert "slice 99" in refused(worker, "segment", volume=str(ct), slices=[99])["message"]
-    ask(worker, "segment", volume=str(ct), slices=[7])
-    for k, box in ((SLICES, None), (-1, []), (7, [[5, 5, 4, 9]]), (7, [[0, 0, 128, 9]])):
-        assert refused(worker, "resegment", slices=[{"k": k, "boxes": box}])["kind"] == "input"
-    assert refused(worker, "fly")["kind"] == "internal"
+    ask(worker, Unload())
+    assert "model" in refused(worker, Segment(str(ct))).message
+    assert refused(worker, Load("nobody")).kind is ErrorKind.INPUT
+    ask(worker, CPU)
+    assert "segment" in refused(worker, Resegment([])).message
+    assert "missing.nrrd" in refused(worker, Segment(str(tmp_path / "missing.nrrd"))).message
+    assert "slice 99" in refused(worker, Segment(str(ct), [99])).message
+    ask(worker, Segment(str(ct), [7]))
+    for k, boxes in ((SLICES, None), (-1, []), (7, [(5, 5, 4, 9)]), (7, [(0, 0, 128, 9)])):
+        assert refused(worker, Resegment([SliceBoxes(k, boxes)])).kind is ErrorKind.INPUT
+    for request, named in (
+        (Segment(5), "segment: volume: 5 is no str"),
+        (Resegment([SliceBoxes(1, [(1, 2)])]), "resegment: slices: boxes"),
+    ):
+        error = refused(worker, request)
+        assert error.kind is ErrorKind.INTERNAL and named in error.message
     assert worker.idle
 
 
@@ -193,22 +221,22 @@ def test_a_damaged_model_is_refused_and_the_next_one_loads(worker, tmp_path):
     with (damaged / "decoder.safetensors").open("r+b") as stream:
         stream.seek(5000)
         stream.write(b"damage")
-    error = refused(worker, "load", model=str(damaged))
-    assert error["kind"] == "input" and "decoder.safetensors" in error["message"]
-    assert ask(worker, "load", device="cpu")["name"] == "starter"
+    error = refused(worker, Load(str(damaged)))
+    assert error.kind is ErrorKind.INPUT and "decoder.safetensors" in error.message
+    assert ask(worker, CPU).name == "starter"
 
 
 def test_cancel_takes_less_than_two_seconds_and_the_worker_stays(worker, ct):
     pid, request = worker.pid, start_segmenting(worker, ct)
-    waiting = worker.request("segment", volume=str(ct), slices=None)
+    waiting = worker.request(Segment(str(ct)))
     time.sleep(0.2)  # in the encoder
     started = time.monotonic()
     worker.cancel(request)
     worker.cancel(waiting)
-    ended = [m for m in collect(worker, lambda m: m["id"] == waiting) if m["type"] == "error"]
-    assert [(m["id"], m["kind"]) for m in ended] == [(request, "cancelled"), (waiting, "cancelled")]
+    ended = [(n, m.kind) for n, m in collect(worker, answers(waiting)) if isinstance(m, Failed)]
+    assert ended == [(request, ErrorKind.CANCELLED), (waiting, ErrorKind.CANCELLED)]
     assert time.monotonic() - started < 2 and worker.idle and worker.pid == pid
-    assert ask(worker, "segment", volume=str(ct), slices=[7])["boxes"]
+    assert ask(worker, Segment(str(ct), [7])).boxes
 
 
 @posix
@@ -216,10 +244,10 @@ def test_a_kill_during_a_run_is_reported_and_the_next_run_works(worker, ct):
     request, folder = start_segmenting(worker, ct), worker.folder
     os.kill(worker.pid, signal.SIGKILL)
     error = answer(worker, request)
-    assert error["kind"] == "crash" and not worker.alive
+    assert error.kind is ErrorKind.CRASH and not worker.alive
     worker.start()
-    ask(worker, "load", device="cpu")
-    assert ask(worker, "segment", volume=str(ct), slices=[7])["boxes"] and worker.folder == folder
+    ask(worker, CPU)
+    assert ask(worker, Segment(str(ct), [7])).boxes and worker.folder == folder
 
 
 @linux
@@ -228,10 +256,10 @@ def test_memory_that_runs_out_is_said_so_and_the_next_run_works(worker, ct):
 
     held = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.prlimit(worker.pid, resource.RLIMIT_AS, (held + (40 << 20), resource.RLIM_INFINITY))
-    error = refused(worker, "segment", volume=str(ct), slices=None)
+    error = refused(worker, Segment(str(ct)))
     resource.prlimit(worker.pid, resource.RLIMIT_AS, before)
-    assert error["kind"] == "memory" and "emory" in error["message"]
-    assert worker.alive and ask(worker, "segment", volume=str(ct), slices=[7])["boxes"]
+    assert error.kind is ErrorKind.MEMORY and "emory" in error.message
+    assert worker.alive and ask(worker, Segment(str(ct), [7])).boxes
 
 
 @linux
@@ -239,10 +267,10 @@ def test_a_full_disk_is_said_so_and_the_next_run_works(worker, ct):
     import resource
 
     before = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    error = refused(worker, "segment", volume=str(ct), slices=[7])
+    error = refused(worker, Segment(str(ct), [7]))
     resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, before)
-    assert error["kind"] == "disk" and str(worker.folder) in error["message"] and "MB free" in error["message"]
-    assert worker.alive and ask(worker, "segment", volume=str(ct), slices=[7])["boxes"]
+    assert error.kind is ErrorKind.DISK and str(worker.folder) in error.message and "MB free" in error.message
+    assert worker.alive and ask(worker, Segment(str(ct), [7])).boxes
 
 
 @linux
@@ -252,14 +280,14 @@ def test_unload_returns_the_memory(tmp_path, ct):
 
     with WorkerClient(folder=tmp_path) as client:
         collect(client, said_hello, 120)
-        ask(client, "load", device="cpu")  # so that all is imported
-        ask(client, "unload")
+        ask(client, CPU)  # so that all is imported
+        ask(client, Unload())
         levels = [held_mb()]
         for _ in range(2):
-            ask(client, "load", device="cpu")
-            ask(client, "segment", volume=str(ct), slices=None)
+            ask(client, CPU)
+            ask(client, Segment(str(ct)))
             used = held_mb()
-            ask(client, "unload")
+            ask(client, Unload())
             levels.append(held_mb())
     assert levels[2] < levels[1] + 20  # nothing piles up
     assert levels[1] < levels[0] * 1.15  # the first run pages in code, and torch keeps what it compiled
@@ -270,11 +298,12 @@ def test_unload_returns_the_memory(tmp_path, ct):
 def test_a_dead_parent_takes_the_worker_and_its_folder_along(tmp_path, ct):
     code = """import os, signal, sys, time
 from SAMMixLib.worker.client import WorkerClient
+from SAMMixLib.worker.protocol import Load, Segment
 client = WorkerClient(folder=sys.argv[1])
 client.start()
-client.request("load", device="cpu")
-client.request("segment", volume=sys.argv[2], slices=None)
-while not any(m.get("stage") == "classify slices" for m in client.poll()):
+client.request(Load(device="cpu"))
+client.request(Segment(sys.argv[2]))
+while not any(getattr(m, "stage", "") == "classify slices" for _, m in client.poll()):
     time.sleep(0.01)
 print(client.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)"""
@@ -297,20 +326,19 @@ sink.write(source.readline())"""
 
 
 def test_suggestions_are_of_the_scan_that_is_held(worker, ct):
-    ask(worker, "segment", volume=str(ct), slices=None)
-    first = ask(worker, "suggest", labelled=[], count=3)
-    assert len(first["slices"]) == len(first["reasons"]) == 3 and set(first["slices"]) <= set(range(SLICES))
-    assert all(first["reasons"])
-    assert first["slices"][0] not in ask(worker, "suggest", labelled=first["slices"][:1], count=3)["slices"]
-    ask(worker, "unload")
-    assert "no scan is held" in refused(worker, "suggest", labelled=[], count=1)["message"]
+    ask(worker, Segment(str(ct)))
+    first = ask(worker, Suggest([], 3))
+    assert len(first.slices) == len(first.reasons) == 3 and set(first.slices) <= set(range(SLICES))
+    assert all(first.reasons)
+    assert first.slices[0] not in ask(worker, Suggest(first.slices[:1], 3)).slices
+    ask(worker, Unload())
+    assert "no scan is held" in refused(worker, Suggest([])).message
 
 
 def test_a_set_that_cannot_be_trained_on_is_told_in_a_line(worker, tmp_path):
     training_set = TrainingSet.create(tmp_path / "set")
     images = np.zeros((2, 64, 64), np.int16)
     training_set.add(LabelledSlices("CT", [1, 2], images, (1.0, 1.0), [True, True], np.ones(images.shape, np.uint8)))
-    fields = {"slices": str(training_set.folder), "model": "starter", "preset": "quick", "seed": 0}
-    error = refused(worker, "train", run=str(tmp_path / "run"), **fields)
-    assert error["kind"] == "input" and "add some that do not" in error["message"]
+    error = refused(worker, Train(str(training_set.folder), "starter", "quick", 0, str(tmp_path / "run")))
+    assert error.kind is ErrorKind.INPUT and "add some that do not" in error.message
     assert not (tmp_path / "run").exists()

@@ -9,29 +9,37 @@ from pathlib import Path
 
 import pytest
 
-from SAMMixLib.worker.client import WorkerClient
+from SAMMixLib.worker.client import Answer, LogLine, WorkerClient
+from SAMMixLib.worker.protocol import Hello, Message, Progressed, Reported
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
-def collect(client: WorkerClient, until, seconds: float = 20) -> list[dict]:
-    """The messages up to the first one that `until` is true of."""
-    messages, limit = [], time.monotonic() + seconds
+def collect(client: WorkerClient, until, seconds: float = 20) -> list[Answer]:
+    """The ids and messages up to the first pair that `until` is true of."""
+    answers, limit = [], time.monotonic() + seconds
     while time.monotonic() < limit:
-        for message in client.poll():
-            messages.append(message)
-            if until(message):
-                return messages
+        for answer in client.poll():
+            answers.append(answer)
+            if until(*answer):
+                return answers
         time.sleep(0.005)
-    raise AssertionError(f"not within {seconds} s: {messages}")
+    raise AssertionError(f"not within {seconds} s: {answers}")
 
 
-def said_hello(message: dict) -> bool:
-    return message["type"] == "hello"
+def said_hello(number: int | None, message: Message) -> bool:
+    return isinstance(message, Hello)
 
 
-def answer(client: WorkerClient, request: int | None, seconds: float = 20) -> dict:
-    return collect(client, lambda m: m["type"] in ("result", "error") and m["id"] == request, seconds)[-1]
+def answers(request: int | None):
+    """Whether a message is the last word on a request; None: on the process."""
+    return lambda number, message: (
+        number == request and not isinstance(message, (Progressed, Reported, Hello, LogLine))
+    )  # fmt: skip
+
+
+def answer(client: WorkerClient, request: int | None, seconds: float = 20) -> Message:
+    return collect(client, answers(request), seconds)[-1][1]
 
 
 def is_running(pid: int) -> bool:

@@ -14,6 +14,7 @@ from SAMMixLib.module.protocols import Source
 from SAMMixLib.module.session.errors import attempt
 from SAMMixLib.module.session.pictures import slice_picture
 from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.module.texts import scan_name
 from SAMMixLib.module.texts import slices as slices_text
 from SAMMixLib.paths import training_sets_folder
 from SAMMixLib.structure import LIVER, Structure
@@ -116,15 +117,30 @@ class Collector:
         """Add a slice as one without the structure, whatever the segment holds there."""
         self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
 
-    def label(self, source: Source, first: int, last: int, *, rest: bool, leave_out: Iterable[int] = ()) -> None:
+    def label(self, source: Source, first: int, last: int, rest: bool, leave_out: Iterable[int] | None = None) -> None:
         """Image-level labels: the structure is in slices first to last, and nowhere else if `rest` is to be labelled.
 
-        Slices that have a mask keep it, and those to leave out get no label.
+        Slices that have a mask in the set keep it. Those to leave out get no label; by default these are the slices
+        elsewhere that show the structure in the segment.
         """
-        low, high = min(first, last), min(max(first, last), source.total - 1)
-        ks = set(range(source.total) if rest else range(low, high + 1)) - set(leave_out)
-        labels = {k: low <= k <= high for k in sorted(ks)}
-        self._begin(lambda: self._add(self.set, source, labels, "range"))
+        low, high = min(first, last), max(first, last)
+
+        def steps() -> Iterator[None]:
+            if low < 0 or high >= source.total:
+                raise SAMMixError(f"{source.name} has slices 0 to {source.total - 1}, not {low} to {high}")
+            labels = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
+            without = leave_out
+            if without is None:
+                others = [k for k, inside in labels.items() if not inside]
+                masks = source.masks(others, self.structure)
+                without = [k for k, mask in zip(others, masks, strict=True) if mask.any()]
+            for k in without:
+                labels.pop(k, None)
+            yield from self._add(self.set, source, labels, "range")
+            if without:
+                self.message += f" Left out: {slices_text(without)}, where the segment shows {self.structure.name}."
+
+        self._begin(steps)
 
     def set_active(self, entries: Iterable[Entry], active: bool) -> None:
         """Tick or untick slices: only ticked ones are trained on."""
@@ -156,6 +172,11 @@ class Collector:
     @property
     def busy(self) -> bool:
         return bool(self._work)
+
+    def scan_name(self, patient: str) -> str:
+        """The name of the volume that a patient's slices are from, as people know it."""
+        found = (entry.provenance.get("volume", "") for entry in self.entries if entry.patient == patient)
+        return next(filter(None, found), "") or scan_name(patient)
 
     def tick(self) -> None:
         """Do one short step of what there is to do."""

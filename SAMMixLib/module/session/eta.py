@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.worker.protocol import Stage
 
-START, CLASSIFY, SEGMENT, WRITE = "start", "classify slices", "segment slices", "write"
+START = "start"  # before there is a worker
+CLASSIFY, SEGMENT, WRITE = Stage.CLASSIFY.value, Stage.SEGMENT.value, Stage.WRITE.value
 STAGES = (START, CLASSIFY, SEGMENT, WRITE)
 SAM_EVERY_MM = 4.0  # SAM sees thin slices this far apart
 WITH_LIVER = 0.6  # of an abdominal scan's slices
@@ -39,8 +43,8 @@ class Paces:
     def expect(self, device: str, model: str, work: Work) -> dict[str, float]:
         """Seconds that each stage will take."""
         guess = FIRST_GUESS["cpu" if device.startswith("cpu") else "gpu"]
-        rates = guess | self._learned().get(_key(device, model), {})
-        return {stage: units * rates[stage] for stage, units in work.units().items()}
+        learned = self._learned().get(_key(device, model), {})
+        return {stage: units * learned.get(stage, guess[stage]) for stage, units in work.units().items()}
 
     def learn(self, device: str, model: str, work: Work, spent: dict[str, float]) -> None:
         """Take over what a whole run took, in seconds for each stage."""
@@ -58,46 +62,47 @@ def _key(device: str, model: str) -> str:
     return f"{device} {model}"
 
 
-@dataclass
-class Progress:
-    """Where a run is: fed with stages as they come, answers with a fraction and the seconds left."""
+class RunClock:
+    """Where a run is: fed with stages as they come, answers with a fraction and the seconds left.
 
-    expected: dict[str, float]
-    started: float
-    stage: str = START
-    done: int = 0
-    total: int = 0
-    spent: dict[str, float] = field(default_factory=dict)
-    _since: float = 0.0
+    Args:
+        expected: seconds of each stage.
+        clock: the time in s.
+    """
 
-    def __post_init__(self) -> None:
-        self._since = self.started
+    def __init__(self, expected: dict[str, float], clock: Callable[[], float] = time.monotonic):
+        self.expected, self._clock = expected, clock
+        self.stage, self.done, self.total = START, 0, 0
+        self._spent: dict[str, float] = {}
+        self._since = clock()
 
-    def update(self, now: float, stage: str, done: int = 0, total: int = 0) -> None:
+    def update(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Stages that are not of :data:`STAGES` are left out: they take no time to speak of."""
         if stage not in STAGES:
             return
         if stage != self.stage:
-            self.spent[self.stage] = self.spent.get(self.stage, 0.0) + now - self._since
-            self.stage, self._since = stage, now
+            self._spent, self._since = self.spent(), self._clock()
+            self.stage = stage
         self.done, self.total = done, total
 
-    def finish(self, now: float) -> dict[str, float]:
-        """Seconds that each stage took."""
-        return self.spent | {self.stage: self.spent.get(self.stage, 0.0) + now - self._since}
+    def spent(self) -> dict[str, float]:
+        """Seconds that each stage took until now."""
+        return self._spent | {self.stage: self._spent.get(self.stage, 0.0) + self._clock() - self._since}
 
-    def fraction(self, now: float) -> float:
+    def fraction(self) -> float:
         before = sum(self.expected[stage] for stage in STAGES[: STAGES.index(self.stage)])
         whole = sum(self.expected.values())
-        return min(0.99, (before + self._share(now) * self.expected[self.stage]) / whole) if whole else 0.0
+        return min(0.99, (before + self._share() * self.expected[self.stage]) / whole) if whole else 0.0
 
-    def seconds_left(self, now: float) -> float:
+    def seconds_left(self) -> float:
         after = sum(self.expected[stage] for stage in STAGES[STAGES.index(self.stage) + 1 :])
+        elapsed = self._clock() - self._since
         if self.done:
-            return after + (now - self._since) * (self.total - self.done) / self.done
-        return after + max(0.0, self.expected[self.stage] - (now - self._since))
+            return after + elapsed * (self.total - self.done) / self.done
+        return after + max(0.0, self.expected[self.stage] - elapsed)
 
-    def _share(self, now: float) -> float:
+    def _share(self) -> float:
         if self.total:
             return self.done / self.total
         expected = self.expected[self.stage]
-        return 1 - math.exp(-(now - self._since) / expected) if expected else 0.0
+        return 1 - math.exp(-(self._clock() - self._since) / expected) if expected else 0.0

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.models.card import Bundle, open_bundle, verify_bundle
-from SAMMixLib.models.registry import find_model, installed_models
+from SAMMixLib.models.card import CARD, open_bundle, verify_bundle
+from SAMMixLib.models.registry import (
+    NameTaken,
+    export_model,
+    find_model,
+    import_model,
+    installed_models,
+    remove_model,
+)
 from SAMMixLib.module import texts
+from SAMMixLib.module.protocols import User
+from SAMMixLib.module.session.comparing import Comparison
+from SAMMixLib.module.session.errors import attempt
+from SAMMixLib.module.session.segment_view import Look
+from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.paths import models_folder
 
 COLUMNS = ("Model", "Trained from", "Dice before", "Dice after")
@@ -20,10 +33,127 @@ class Row:
 
     name: str
     cells: tuple[str, ...]  # as COLUMNS
-    details: str  # purpose, licence, provenance
+    details: str  # size, labelled slices, purpose, licence, provenance
     usable: bool
     removable: bool
     parent: str = ""  # the model that it was trained from, where that is on this computer
+
+
+class ModelList:
+    """The tab Models without its widgets: what is listed, what is selected, and what the buttons do.
+
+    Every method that a button calls leaves what to tell the user in :attr:`message`, or in :attr:`error` where it
+    failed, and the list as it is then. Only :meth:`import_` raises, where another name has to be asked for.
+
+    Attributes:
+        rows: every model, the starter first.
+        selected: index of the row that the buttons act on.
+        changes: how often `rows` has changed.
+    """
+
+    def __init__(self, settings: Settings, user: User):
+        self._settings, self._user = settings, user
+        self.rows: list[Row] = []
+        self.selected = self.changes = 0
+        self.message = self.error = ""
+        self.refresh()
+
+    @property
+    def row(self) -> Row:
+        return self.rows[self.selected]
+
+    @property
+    def usable(self) -> list[str]:
+        """The models that can be chosen to segment, or to train from."""
+        return [row.name for row in self.rows if row.usable]
+
+    def refresh(self) -> None:
+        """List the models that are on this computer now; the selection stays with its model. One that is gone, or
+        damaged, does not stay the chosen one.
+        """
+        name = self.row.name if self.rows else ""
+        self.rows = rows()
+        self.selected = next((n for n, row in enumerate(self.rows) if row.name == name), 0)
+        self.changes += 1
+        if self.usable and self._settings.model not in self.usable:
+            self._settings.model = self.usable[0]
+
+    def select(self, index: int) -> None:
+        """The user chose another row; what was said of the one before goes. A table that is being filled may say -1."""
+        self.selected = min(max(index, 0), len(self.rows) - 1)
+        self.message = self.error = ""
+
+    def choose(self, name: str) -> None:
+        """Segment with this model from now on."""
+        self._settings.model = name
+
+    def use_parent(self) -> None:
+        """Roll back: segment with the model that the selected one was trained from."""
+        self.choose(self.row.parent)
+        self.message, self.error = f"From now on, {self.row.parent} segments.", ""
+
+    def verify(self) -> None:
+        """Compare every file of the selected model with its hash."""
+        self.message, self.error = verify(self.row.name), ""
+
+    def delete(self) -> None:
+        """Delete the selected model, after a question."""
+        name = self.row.name
+        if self._user.ask(f"Delete the model {name} from this computer?"):
+            self._change(lambda: remove_model(name), f"{name} is deleted.")
+
+    def import_(self, source: Path, name: str | None = None) -> None:
+        """Copy a model, a zip file or the card in its folder, among the user's; under a name of its own, or this one.
+
+        Raises:
+            NameTaken: ask for another name, and call it again with that.
+
+        Example:
+            >>> def on_import(models, path, ask_for_name):
+            ...     try:
+            ...         models.import_(path)
+            ...     except NameTaken as refused:
+            ...         if name := ask_for_name(str(refused), refused.name):
+            ...             models.import_(path, name)
+        """
+        folder = source.parent if source.name == CARD else source
+        refused: list[NameTaken] = []
+
+        def bring_in() -> None:
+            try:
+                imported = import_model(folder, name)
+            except NameTaken as error:
+                refused.append(error)
+            else:
+                self.message = f"{imported.name} is among your models."
+
+        self._change(bring_in)
+        if refused:
+            raise refused[0]
+
+    def export(self, target: Path) -> None:
+        """Write the selected model as one zip file."""
+        self._change(lambda: export_model(self.row.name, target), f"Wrote {target.name}.")
+
+    def _change(self, change: Callable[[], object], done: str = "") -> None:
+        self.message = ""
+        self.error = attempt(change, str(models_folder()))
+        if done and not self.error:
+            self.message = done
+        self.refresh()
+
+
+def look(models: ModelList, comparison: Comparison) -> Look:
+    """The tab's state, of the widgets of the ``.ui`` file."""
+    row = models.row
+    return {
+        "modelLabel": {"text": models.error or models.message or row.details},
+        "deleteModelButton": {"enabled": row.removable},
+        "exportModelButton": {"enabled": row.usable},
+        "useParentButton": {"enabled": bool(row.parent)},
+        "compareModelButton": {"enabled": row.usable and not comparison.running},
+        "compareLabel": {"text": comparison.text},
+    }
 
 
 def rows() -> list[Row]:
@@ -46,23 +176,21 @@ def _row(folder: Path) -> Row:
         bundle = open_bundle(folder)
     except SAMMixError as error:
         return Row(folder.name, (folder.name, "damaged", "", ""), str(error), False, removable)
-    training = bundle.card["training"]
+    name, training = folder.name if removable else bundle.name, bundle.card["training"]
     parent = training.get("parent") or {}
-    cells = (
-        folder.name if removable else bundle.name,
-        parent.get("name", ""),
-        _dice(training.get("before")),
-        _dice(training.get("after", training.get("validation_dice"))),
+    now = training.get("after", training.get("validation_dice"))
+    scores = ["" if dice is None else texts.dice(dice) for dice in (training.get("before"), now)]
+    return Row(
+        name,
+        (name, parent.get("name", ""), *scores),
+        _details(bundle.card, bundle.bytes),
+        True,
+        removable,
+        _known(parent.get("name", ""), parent.get("sha256")),
     )
-    return Row(cells[0], cells, _details(bundle), True, removable, _known(parent.get("name", ""), parent.get("sha256")))
 
 
-def _dice(value: float | None) -> str:
-    return "" if value is None else texts.dice(value)
-
-
-def _details(bundle: Bundle) -> str:
-    card = bundle.card
+def _details(card: dict, size: int) -> str:
     provenance = "".join(f"\n\u2022 {each}" for each in card.get("provenance", []))
     training = card["training"]
     history = []
@@ -73,14 +201,10 @@ def _details(bundle: Bundle) -> str:
             history.append(f"Dice on held-out slices: {before} before, {after} after")
         if training.get("data"):
             history.append(f"Data: {training['data']}")
-    if (labelled := training.get("labelled_slices")) is not None:
-        history.append(f"Labelled slices: {labelled}")
-    lines = [
-        f"Size: {bundle.bytes / 1e6:.1f} MB",
-        f"Purpose: {card['purpose']}",
-        f"Licence: {card['license']}",
-        f"Base weights: {card['base']['name']}",
-    ]
+    if training.get("labelled_slices") is not None:
+        history.append(f"Labelled slices: {training['labelled_slices']}")
+    lines = [f"Purpose: {card['purpose']}", f"Licence: {card['license']}", f"Base weights: {card['base']['name']}"]
+    lines.append(f"Size: {size / 1e6:.1f} MB")
     return "\n".join([*history, *lines, *(["Trained on:"] if provenance else [])]) + provenance
 
 

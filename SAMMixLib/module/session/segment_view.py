@@ -24,10 +24,14 @@ Look = dict[str, dict[str, Any]]
 """widget name -> property -> value"""
 
 
-def look(session: Session, case: Case | None) -> Look:
-    """The tab's state. Without a case there is no volume to work on, and before a result nothing of one is shown."""
+def look(session: Session, case: Case | None, slices: list[int] | None = None) -> Look:
+    """The tab's state. Without a case there is no volume to work on, and before a result nothing of one is shown.
+
+    Args:
+        slices: that the button would segment; all by default.
+    """
     ok, reason, warnings = case.check() if case else (False, texts.NO_VOLUME, [])
-    findings = found(session, case)
+    findings = session.findings(case)
     there = findings is not None and findings.slice_range is not None
     by_model = there and findings.by_model
     k = case.current_slice() if case else None
@@ -41,7 +45,7 @@ def look(session: Session, case: Case | None) -> Look:
             "enabled": session.state in (State.STARTING, State.LOADING, State.RUNNING) if cancel else ok,
             "toolTip": "Stop; the scene stays as it is" if cancel else reason or "Segment the liver in this CT",
         },
-        "estimateLabel": _text(_estimate(session, case) if ok and not session.busy else ""),
+        "estimateLabel": _text(_estimate(session, case, slices) if ok and not session.busy else ""),
         "progressBar": progress_look(session),
         "resultLabel": _text(texts.result_line(findings) if findings else ""),
         "statusLabel": _text(_error(session)),
@@ -80,12 +84,6 @@ def correct_look(session: Session, case: Case | None) -> Look:
     }
 
 
-def found(session: Session, case: Case | None) -> Findings | None:
-    """What is to be said of the case's segment: nothing where there is none, or an empty one that no model left so."""
-    findings = session.found.get(case.key) if case and case.has_segment() else None
-    return findings if findings and (findings.by_model or findings.slice_range) else None
-
-
 def changes(before: Look, after: Look) -> Look:
     """What of `after` is not so already."""
     return {
@@ -99,14 +97,16 @@ def _text(text: str) -> dict[str, Any]:
     return {"text": text, "visible": bool(text)}
 
 
-def _estimate(session: Session, case: Case) -> str:
+def _estimate(session: Session, case: Case, slices: list[int] | None) -> str:
     name = session.device_name()
     found = {device["name"]: device["text"] for device in session.settings.devices}
     device = found.get(name, "CPU" if name == "cpu" else name)
-    return f"{device}: about {texts.duration(session.expected_seconds(case))} for this scan"
+    what = "this scan" if slices is None else texts.slices(slices)
+    return f"{device}: about {texts.duration(session.expected_seconds(case, slices))} for {what}"
 
 
 def progress_look(session: Session) -> dict[str, Any]:
+    """Of a whole-scan job: what it is at, and how long it takes still."""
     if not session.busy or session.correcting:
         return {"visible": False, "value": 0, "format": ""}
     fraction, left = session.progress()

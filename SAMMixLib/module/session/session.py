@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module import texts
-from SAMMixLib.module.case_state import Box, Findings
+from SAMMixLib.module.case_state import Findings
 from SAMMixLib.module.protocols import Case, User, Worker
-from SAMMixLib.module.session.errors import attempt
-from SAMMixLib.module.session.eta import WRITE, Paces, Progress, Work
-from SAMMixLib.module.session.settings import AUTO, Settings
-from SAMMixLib.structure import LIVER, Structure
+from SAMMixLib.module.session.conversation import RequestFailed
+from SAMMixLib.module.session.engine import Engine
+from SAMMixLib.module.session.errors import attempt, one_line
+from SAMMixLib.module.session.eta import Paces, RunClock, Work
+from SAMMixLib.module.session.jobs import CompareJob, CorrectJob, Job, SegmentJob, State, SuggestJob
+from SAMMixLib.module.session.results import Results
+from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.worker.protocol import Box
 
 YIELD_SECONDS = 0.001
-
-
-class State(Enum):
-    IDLE = "idle"
-    STARTING = "starting"  # the worker starts, and the scan goes to a file
-    LOADING = "loading"  # the worker loads the model
-    RUNNING = "running"
-    IMPORTING = "importing"  # the result goes into the scene
-    CANCELLING = "cancelling"
-
-
-@dataclass
-class Job:
-    """One request of the user's, from click to scene."""
-
-    case: Case
-    slices: list[int] | None = None  # segment only these
-    boxes: dict[int, list[Box] | None] | None = None  # a correction; None in it asks for the CAM's own box
-    suggestion: bool = False  # which slice to label next, and nothing else
-    model: str = ""  # that segments; the chosen one, or one to compare with it
-    aside: bool = False  # the result is to be compared: what was found before stays
-    edited: set[int] = field(default_factory=set)  # by the user, when the job began
-    keep: bool = True  # those edits
-    request: int | None = None
-    volume: Path | None = None  # the scan's file
-    progress: Progress | None = None
-    work: Work | None = None
+STOPPABLE = (State.STARTING, State.LOADING, State.RUNNING)
+REMOVED = "The scan was removed from the scene; nothing was written."
 
 
 class Session:
-    """Drives the worker for the module's widget, which calls :meth:`tick` from a timer and shows what it finds here.
+    """Does one job at a time for the module's widget, which calls :meth:`tick` from a timer and shows what it finds.
 
     Every failure ends as :attr:`error`, one line for the user, with the state idle and the scene as it was.
+
+    Attributes:
+        state: what is going on.
+        error, log: one line for the user, and the worker's log where the error is one of its own.
+        suggested: key of a case, the slice to label next, and why.
     """
 
     def __init__(
@@ -66,25 +45,24 @@ class Session:
         self.paces = Paces(settings)
         self.state = State.IDLE
         self.error = ""
-        self.log: Path | None = None  # of the worker, when the error is one of its own
-        self.found: dict[str, Findings] = {}  # by case
-        self._versions: dict[tuple[str, str], Findings] = {}  # by case and version of its segment, for undo
-        self._start_worker, self._user, self._clock = start_worker, user, clock
-        self.worker: Worker | None = None
-        self._loaded: tuple[str, str] | None = None  # model and device in the worker
-        self._structure = LIVER  # that this model segments
-        self._warm = ""  # the case whose embeddings the worker holds
+        self.log: Path | None = None
+        self.suggested: tuple[str, int, str] | None = None
+        self._engine = Engine(start_worker, settings)
+        self._results = Results()
+        self._user, self._clock = user, clock
         self._job: Job | None = None
-        self._steps: Iterator[None] | None = None
-        self._waiting: dict[int, list[Box] | None] = {}  # corrections that came while a job ran
-        self._waiting_case: Case | None = None
-        self.suggested: tuple[str, int, str] | None = None  # case, slice to label next, and why
+        self._steps: Iterator[State] | None = None
+        self._waiting: CorrectJob | None = None  # corrections that came while a job ran
 
     # What the widget shows
 
     @property
     def busy(self) -> bool:
         return self.state is not State.IDLE
+
+    @property
+    def worker(self) -> Worker | None:
+        return self._engine.worker
 
     @property
     def loaded(self) -> bool:
@@ -94,77 +72,70 @@ class Session:
     @property
     def correcting(self) -> bool:
         """Whether the job is one of a moment: a correction, or a suggestion."""
-        return self._job is not None and (self._job.boxes is not None or self._job.suggestion)
+        return self._job is not None and self._job.momentary
 
     @property
     def suggesting(self) -> bool:
-        return self._job is not None and self._job.suggestion
+        return isinstance(self._job, SuggestJob)
+
+    def findings(self, case: Case | None) -> Findings | None:
+        """What is known of the segment of this case as it stands now; None where there is no result.
+
+        They belong to the pair of scan and segmentation, and to what the segment holds: after a switch to another
+        segmentation, an undo, or an edit they are other ones. Of a segment that was drawn or loaded they hold its
+        figures only (`by_model` is False). ``warnings`` are the worker's.
+        """
+        return self._results.of(case)
 
     def progress(self) -> tuple[float, float]:
         """Fraction done and seconds left of a whole-scan job; (0, 0) without one."""
-        if self._job is None or self._job.progress is None:
-            return 0.0, 0.0
-        now = self._clock()
-        return self._job.progress.fraction(now), self._job.progress.seconds_left(now)
+        clock = self._run_clock()
+        return (clock.fraction(), clock.seconds_left()) if clock else (0.0, 0.0)
 
     def stage(self) -> tuple[str, int, int]:
         """The stage of the job with how much of it is done, and its total."""
-        progress = self._job.progress if self._job else None
-        return (progress.stage, progress.done, progress.total) if progress else ("", 0, 0)
+        clock = self._run_clock()
+        return (clock.stage, clock.done, clock.total) if clock else ("", 0, 0)
 
-    def expected_seconds(self, case: Case) -> float:
-        """What a run on this case should take, as far as is known before it."""
-        slices, length = case.size()
-        cold = self._loaded != (self.settings.model, self.settings.device)
-        work = Work(slices, length, cold)
+    def expected_seconds(self, case: Case, slices: list[int] | None = None) -> float:
+        """What a run on this case, or on some of its slices, should take, as far as is known before it."""
+        work = self._work(case, slices, self.settings.model)
         return sum(self.paces.expect(self.device_name(), self.settings.model, work).values())
 
     def device_name(self) -> str:
         """The device that the next run uses: for auto, the first that the worker found."""
-        if self.settings.device != AUTO:
-            return self.settings.device
-        return self.settings.devices[0]["name"] if self.settings.devices else "cpu"
+        return self._engine.device_name()
 
     def can_correct(self, case: Case) -> bool:
         """Whether a slice of the case can be segmented again from what the worker still holds."""
-        return self.worker is not None and self.worker.alive and self._warm == case.key and case.key in self.found
+        return self._engine.conversation.alive and self._engine.warm == case.key and case.has_segment()
 
     # What the user does
 
     def warm_up(self) -> None:
         """Start the worker, so that it is there, and its devices are known, when the user clicks."""
-        try:
-            self._ensure_worker()
-        except (SAMMixError, OSError) as error:
-            self._fail(str(error))
+        if error := attempt(self._engine.start, "the worker"):
+            self._fail(error)
 
     def segment(self, case: Case, slices: list[int] | None = None, other_model: str = "") -> None:
         """Segment the case, or only some of its slices; asks before the user's own edits would be lost.
 
-        With another model the result is for comparison: it goes into the case's segmentation and nowhere else.
+        The user keeps the edits, has them replaced, or calls it off. With another model the result is for comparison:
+        it goes into the case's segmentation and nowhere else.
         """
-        if self.busy:
+        if self.busy or not self._accepts(case):
             return
-        ok, reason, _ = case.check()
-        if not ok:
-            self._fail(reason)
-            return
-        self.error, self.log = "", None
-        edited = set(case.edited_slices())
-        if slices is not None:
-            edited &= set(slices)
-        keep = not edited or self._user.ask(texts.keep_question(sorted(edited)))
-        if keep and slices is not None and edited >= set(slices):
-            return
-        now = self._clock()
-        total, length = case.size()
         model = other_model or self.settings.model
-        work = Work(total, length, self._loaded != (model, self.settings.device))
-        expected = self.paces.expect(self.device_name(), model, work)
-        self._job = Job(case, slices, edited=edited, keep=keep, progress=Progress(expected, now), work=work,
-                        model=model, aside=bool(other_model))  # fmt: skip
-        self.state = State.STARTING
-        self._guarded(self._begin)
+        work = self._work(case, slices, model)
+        clock = RunClock(self.paces.expect(self.device_name(), model, work), self._clock)
+        if other_model:
+            self._begin(CompareJob(case, model, clock, work))
+            return
+        edited = set(case.edited_slices()) & set(range(case.size()[0]) if slices is None else slices)
+        answer = self._user.choose(texts.keep_question(sorted(edited))) if edited else texts.KEEP
+        if answer == texts.CANCEL or (answer == texts.KEEP and slices is not None and edited >= set(slices)):
+            return
+        self._begin(SegmentJob(case, model, clock, work, slices, edited, answer == texts.KEEP))
 
     def correct(self, case: Case, boxes: dict[int, list[Box] | None]) -> None:
         """Segment slices again: from the given boxes, ``[]`` for "no liver here", None for "liver here".
@@ -179,254 +150,119 @@ class Session:
         edited = sorted(set(boxes) & set(case.drawn_slices()))
         if edited and not self._user.ask(texts.replace_question(edited)):
             return
-        self.error, self.log = "", None
-        self._waiting |= boxes
-        self._waiting_case = case
-        self._start_waiting()
+        waiting = self._waiting.boxes if self._waiting else {}
+        self._waiting = CorrectJob(case, waiting | boxes)
+        self._begin_waiting()
 
     def suggest(self, case: Case, labelled: list[int]) -> None:
         """Find the slice that is most worth labelling next, into :attr:`suggested`."""
         if self.busy:
             return
-        self.error, self.log, self.suggested = "", None, None
-        if not self.can_correct(case):
+        self.suggested = None
+        if self.can_correct(case):
+            self._begin(SuggestJob(case, labelled))
+        else:
             self._fail("The model does not hold this scan: press Segment first.")
-            return
-        self._job = Job(case, suggestion=True)
-        self.state = State.RUNNING
-
-        def ask() -> None:
-            self._job.request = self.worker.request("suggest", labelled=labelled, count=1)
-
-        self._guarded(ask)
-
-    def measure(self, case: Case) -> None:
-        """Take the areas anew from the segment, after the user edited it; after an undo, what was found before."""
-        if case.key in self.found:
-            findings = self.found[case.key] = self._versions.get((case.key, case.version), self.found[case.key])
-            findings.area_mm2 = dict(enumerate(case.areas()))
 
     def cancel(self) -> None:
         """Stop the job; the scene stays as it is. A result that is being written is written to its end."""
-        if self.state in (State.STARTING, State.LOADING, State.RUNNING):
-            self._waiting.clear()
-            self._steps = None
+        if self.state not in STOPPABLE:
+            return
+        self._waiting, self._steps = None, None
+        if self._engine.reply is None:
+            self._end()
+        else:
             self.state = State.CANCELLING
-            if self._job.request is None:
-                self._end()
-            else:
-                self.worker.cancel(self._job.request)
+            self._engine.conversation.cancel(self._engine.reply)
 
     def unload(self) -> None:
         """Let the worker go, with the model, its embeddings and their memory. A running job ends."""
-        if self.worker is not None:
-            self.worker.close()
-        self.worker, self._loaded, self._warm = None, None, ""
-        self._waiting.clear()
+        self._engine.close()
+        self._waiting = None
         self._end()
 
     def forget(self) -> None:
         """The scene was closed: nothing that was found belongs to anything any more."""
         if self.busy:
             self.unload()
-        self.found.clear()
-        self._versions.clear()
-        self._warm, self.error, self.log = "", "", None
+        self._results.clear()
+        self._engine.warm, self.error, self.log = "", "", None
 
     def tick(self) -> None:
-        """Look after the worker's messages, and do one short step of the work in the scene."""
+        """Look after the worker's messages, and do one short step of the job."""
         time.sleep(YIELD_SECONDS)  # an application that embeds Python lets the reader thread run only meanwhile
-        if self.worker is not None:
-            for message in self.worker.poll():
-                self._guarded(lambda message=message: self._receive(message))
-        if self._steps is not None:
-            self._guarded(self._advance)
-        elif not self.busy and self._waiting:
-            self._start_waiting()
+        self._engine.conversation.poll()
+        if self.state is State.CANCELLING:
+            if self._engine.reply is None or self._engine.reply.settled:
+                self._end()
+        elif self._job is not None and not self._job.case.present:
+            self._give_up(REMOVED)
+        elif self._steps is not None:
+            self._advance()
+        else:
+            self._begin_waiting()
 
-    # The job
+    # Inside
 
-    def _ensure_worker(self) -> None:
-        if self.worker is None or not self.worker.alive:
-            if self.worker is not None:
-                self.worker.close()
-            self._loaded, self._warm = None, ""
-            self.worker = self._start_worker()
-            self.worker.start()
+    def _accepts(self, case: Case) -> bool:
+        ok, reason, _ = case.check()
+        if not ok:
+            self._fail(reason)
+        return ok
 
-    def _begin(self) -> None:
-        self._job.request = None
-        self._ensure_worker()
-        wanted = (self._job.model, self.settings.device)
-        if self._loaded != wanted:
-            self._loaded, self._warm = None, ""
-            self._job.request = self.worker.request("load", model=wanted[0], device=wanted[1])
-        self._job.volume = self.worker.folder / "volume.nrrd"
-        self._steps = self._job.case.export(self._job.volume)
+    def _work(self, case: Case, slices: list[int] | None, model: str) -> Work:
+        total, length = case.size()
+        count = total if slices is None else len(slices)
+        return Work(count, length * count / total, not self._engine.holds(model))
 
-    def _start_waiting(self) -> None:
-        if self.busy or not self._waiting:
-            return
-        self._job = Job(self._waiting_case, boxes=dict(self._waiting))
-        self._waiting.clear()
-        self.state = State.RUNNING
-        rows = [{"k": k, "boxes": boxes if boxes is None else [list(box) for box in boxes]}
-                for k, boxes in self._job.boxes.items()]  # fmt: skip
+    def _run_clock(self) -> RunClock | None:
+        return self._job.clock if isinstance(self._job, SegmentJob) else None
 
-        def ask() -> None:
-            self._job.request = self.worker.request("resegment", slices=rows)
+    def _begin(self, job: Job) -> None:
+        self.error, self.log = "", None
+        self._job, self.state = job, State.RUNNING if job.momentary else State.STARTING
+        self._steps = job.steps(self._engine, self._results)
+        self._advance()
 
-        self._guarded(ask)
+    def _begin_waiting(self) -> None:
+        if self._waiting and not self.busy:
+            job, self._waiting = self._waiting, None
+            self._begin(job)
 
     def _advance(self) -> None:
-        if next(self._steps, self) is self:
-            self._steps = None
-            if self.state is State.IMPORTING:
-                self._done()
+        """Do one step; whatever it raises becomes the one line that the user sees."""
+        try:
+            self.state = next(self._steps)
+        except StopIteration:
+            self._done()
+        except RequestFailed as failure:
+            if not failure.cancelled:
+                self._fail(str(failure), failure.log)
+            elif isinstance(self._job, SegmentJob):
+                self._begin(self._job)  # the worker was killed for a job given up before; a new one does this
             else:
-                self._run()
-
-    def _run(self) -> None:
-        """Ask for the segmentation once the scan is in its file and the model is loaded."""
-        if self.state is State.CANCELLING or self._steps is not None:
-            return
-        if self._loaded is None:
-            if self.worker.pid is not None:
-                self.state = State.LOADING
-            return
-        self._warm = ""
-        self._job.request = self.worker.request("segment", volume=str(self._job.volume), slices=self._job.slices)
-        self.state = State.RUNNING
-
-    def _receive(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "hello":
-            self.settings.devices = message["devices"]
-            if self.state is State.STARTING:
-                self.state = State.LOADING
-        elif self.worker is None:
-            return  # it died of an earlier message of the same moment
-        elif kind == "error" and not self.worker.alive:
-            self._drop_worker()
-            if self._outlives(message):
-                self.state = State.STARTING
-                self._guarded(self._begin)
-            elif self.busy:
-                self._receive_error(message)
-        elif self._job is None or message.get("id") != self._job.request:
-            return  # of a job that was given up
-        elif kind == "progress" and self._job.progress:
-            self._job.progress.update(self._clock(), message["stage"], message["done"], message["total"])
-        elif kind == "error":
-            self._receive_error(message)
-        elif kind == "result" and self.state is not State.CANCELLING:
-            self._receive_result(message)
-        elif kind == "result":
-            self._end()  # it was done before the cancel reached it
-
-    def _outlives(self, message: dict[str, Any]) -> bool:
-        """Whether the worker was killed for a job given up before, so that this run begins again with a new one."""
-        job = self._job
-        return (
-            job is not None
-            and not self.correcting
-            and self.state in (State.STARTING, State.LOADING, State.RUNNING)
-            and message["kind"] == "cancelled"
-            and message.get("id") != job.request
-        )
-
-    def _receive_error(self, message: dict[str, Any]) -> None:
-        if message["kind"] == "cancelled":
-            self._end()
-        else:
-            self._fail(message["message"], message.get("log"))
-
-    def _receive_result(self, message: dict[str, Any]) -> None:
-        job = self._job
-        if job.suggestion:
-            found = list(zip(message["slices"], message["reasons"], strict=True))
-            self.suggested = (job.case.key, *found[0]) if found else None
-            self._end()
-            return
-        if job.boxes is None and self._loaded is None:
-            self._loaded = (job.model, self.settings.device)
-            self._structure = Structure.from_dict(message["structure"], job.model)
-            job.request = None
-            self._run()
-            return
-        job.request = None
-        self.state = State.IMPORTING
-        if job.progress:
-            job.progress.update(self._clock(), WRITE)
-        self._steps = self._bring_in(job, message)
-
-    def _bring_in(self, job: Job, message: dict[str, Any]) -> Iterator[None]:
-        """Write the result into the scene: every slice but those with edits that the user keeps."""
-        if job.case.structure != self._structure:
-            job.case.structure = self._structure
-            if not job.aside:
-                self.found.pop(job.case.key, None)  # it tells of another segment
-        if job.aside:
-            yield from job.case.write(Path(message["mask"]), None)
-            return
-        if job.boxes is None:
-            findings, written = self._merge(job, message)
-        else:
-            findings, written = copy.deepcopy(self.found[job.case.key]), [int(k) for k in message["slices"]]
-            findings.correct(message)
-        areas = job.case.areas()
-        write = job.case.write if job.boxes is None else job.case.write_slices
-        if (yield from write(Path(message["mask"]), written)):  # the worker has counted already
-            new = range(len(areas)) if written is None else written
-            job.case.take_areas([findings.area_mm2[k] if k in new else area for k, area in enumerate(areas)])
-        findings.area_mm2 = dict(enumerate(job.case.areas()))
-        self.found[job.case.key] = self._versions[job.case.key, job.case.version] = findings
-        if job.boxes is None:
-            self._warm = job.case.key
-        yield
-        yield from job.case.show(findings)
-        findings.cam = None  # the scene holds it now
-
-    def _merge(self, job: Job, message: dict[str, Any]) -> tuple[Findings, list[int] | None]:
-        """What was found, and which slices to write; None for all."""
-        total, length = job.case.size()
-        findings = Findings.from_message(message, job.slices, length / total)
-        now_edited = set(job.case.edited_slices())
-        kept = now_edited | job.edited if job.keep else now_edited - job.edited
-        if job.slices is not None:
-            kept |= set(range(total)) - set(job.slices)
-        if job.case.key in self.found:
-            findings.keep(self.found[job.case.key], kept)
-        return findings, [k for k in range(total) if k not in kept] if kept else None
+                self._end()
+        except Exception as error:
+            self._give_up(one_line(error, "a file of this run"))
 
     def _done(self) -> None:
         job = self._job
-        if job.progress and job.slices is None and not job.aside:
-            self.paces.learn(self.found[job.case.key].device, job.model, job.work,
-                             job.progress.finish(self._clock()))  # fmt: skip
+        if isinstance(job, SuggestJob) and job.found:
+            self.suggested = (job.case.key, *job.found)
+        if type(job) is SegmentJob and job.slices is None:
+            self.paces.learn(self.device_name(), job.model, job.work, job.clock.spent())
         self._end()
 
-    # Ends
+    def _give_up(self, text: str) -> None:
+        if self._engine.reply is not None:
+            self._engine.conversation.cancel(self._engine.reply)
+        self._fail(text)
+
+    def _fail(self, text: str, log: Path | None = None) -> None:
+        self.error, self.log = text, log
+        self._waiting = None
+        self._end()
 
     def _end(self) -> None:
         self._job, self._steps, self.state = None, None, State.IDLE
-
-    def _fail(self, text: str, log: str | None = None) -> None:
-        self.error, self.log = text, Path(log) if log else None
-        self._waiting.clear()
-        self._end()
-
-    def _drop_worker(self) -> None:
-        self.worker.close()
-        self.worker, self._loaded, self._warm = None, None, ""
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a part of the job; whatever it raises becomes the one line that the user sees."""
-        if error := attempt(action, "a file of this run"):
-            self._give_up(error)
-
-    def _give_up(self, text: str) -> None:
-        job, self._steps = self._job, None
-        if job is not None and job.request is not None and self.worker is not None:
-            self.worker.cancel(job.request)
-        self._fail(text)
+        self._engine.reply = None

@@ -117,9 +117,9 @@ def _status(training: Training) -> dict:
         log = f' <a href="{training.log.as_uri()}">Show the log</a>' if training.log else ""
         text = _red(training.error) + log
     elif training.unfinished:
-        done = training.figures[-1] if training.figures else None
-        where = f" at step {done['step']} of {done['steps']}" if done else ""
-        text = escape(f"The training of {training.request.name} was stopped{where}; Resume goes on.")
+        step = training.checkpoint
+        how = f"goes on after step {step} of {training.figures[-1]['steps']}" if step else "begins with the first step"
+        text = escape(f"The training of {training.request.name} was stopped; Resume {how}.")
     return {"text": text, "visible": bool(text)}
 
 

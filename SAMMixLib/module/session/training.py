@@ -1,14 +1,14 @@
 """A training in a worker process of its own: from click to a model among the user's, through stops and crashes.
 
-A run folder keeps all that is needed to go on: ``request.json`` from the first moment, the training's own folder in it,
-and ``outcome.json`` when it is through. So an application that was closed or killed finds its run again.
+A run's folder keeps all that is needed to go on: ``request.json`` from the first moment, ``run/``, which is the
+training's own, and ``outcome.json`` when it is through. So an application that was closed or killed finds its run
+again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,18 +16,20 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.files import write_text
 from SAMMixLib.models.registry import import_model
 from SAMMixLib.module.protocols import User, Worker
+from SAMMixLib.module.session.conversation import Reply, RequestFailed, WorkerConversation
 from SAMMixLib.module.session.errors import attempt
 from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.paths import STARTER, models_folder, trainings_folder
+from SAMMixLib.worker.protocol import Progressed, ProtocolError, Reported, Train, Trained, decode
 
 REQUEST, FIGURES, OUTCOME = "request.json", "figures.jsonl", "outcome.json"
-RUN = "run"  # the training's own folder, which it wants to itself
+RUN = "run"  # the training takes no folder that holds something else
 PRESETS = {"quick": "Quick, some minutes", "full": "Full, longer"}
 SEED = 0
 
@@ -51,26 +53,12 @@ class Request:
     seed: int = SEED
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of it. Dice is that of the held-out slices."""
-
-    bundle: str
-    before: float
-    after: float
-    better: bool
-    held_out: list[tuple[str, int]]  # patient, slice
-    pictures: str  # .npz with images, reference, before, after
-    warning: str
-    seconds: float
-
-
 class Training:
     """Drives the training for the module's widget, which calls :meth:`tick` from a timer.
 
     Attributes:
         request, outcome: of the run that is there, running or not; None without.
-        figures: what it reported, in order: ``step``, ``steps``, and ``loss`` or ``validation_dice``.
+        figures: what it reported, in order: ``step``, ``steps``, and ``loss``, ``validation_dice`` or ``checkpoint``.
         error, log: one line for the user, and the worker's log.
     """
 
@@ -86,10 +74,10 @@ class Training:
         self.error, self.log = "", None
         self.figures: list[dict[str, float]] = []
         self.request: Request | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: Trained | None = None
         self._start_worker, self._user, self._clock = start_worker, user, clock
-        self._worker: Worker | None = None
-        self._id: int | None = None
+        self._conversation: WorkerConversation | None = None
+        self._reply: Reply | None = None
         self._run: Path | None = None
         self._stage: tuple[str, int, int] = ("", 0, 0)
         self._since = (0.0, 0)  # when steps were first seen, and how many were done
@@ -105,6 +93,15 @@ class Training:
     def unfinished(self) -> bool:
         """Whether there is a run that can go on."""
         return self.request is not None and self.outcome is None and not self.busy
+
+    @property
+    def worker(self) -> Worker | None:
+        return self._conversation.worker if self._conversation else None
+
+    @property
+    def checkpoint(self) -> int:
+        """The step that a run which is stopped now goes on from; 0 before there is a checkpoint."""
+        return max((int(each["step"]) for each in self.figures if "checkpoint" in each), default=0)
 
     def stage(self) -> tuple[str, int, int]:
         """What is being done, how much of it is done, and its total."""
@@ -137,7 +134,7 @@ class Training:
             self._run = trainings_folder() / name
             shutil.rmtree(self._run, ignore_errors=True)  # of a run that nobody finds any more
             self._run.mkdir(parents=True, exist_ok=True)
-            _write(self._run / REQUEST, asdict(self.request))
+            write_text(self._run / REQUEST, json.dumps(asdict(self.request)), durable=True)
             self._begin()
 
         self._guarded(start)
@@ -165,7 +162,7 @@ class Training:
         """End the process; the run can go on later."""
         if self.state in (State.STARTING, State.RUNNING):
             self.state = State.STOPPING
-            self._worker.cancel(self._id)
+            self._conversation.cancel(self._reply)
 
     def use(self) -> str:
         """Put the new model among the user's, and choose it; asks where it is not better. Its name, or nothing."""
@@ -195,53 +192,50 @@ class Training:
 
     def tick(self) -> None:
         """Look after the worker's messages."""
-        if self._worker is not None:
-            for message in self._worker.poll():
-                self._guarded(lambda message=message: self._receive(message))
+        if self._conversation is None:
+            return
+        self._guarded(self._conversation.poll)
+        if self.state is State.STARTING and self._conversation.ready:
+            self.state = State.RUNNING
+        if self._reply is not None and self._reply.settled:
+            self._guarded(self._settle)
 
     # Inside
 
     def _begin(self) -> None:
         self._stage = ("", 0, 0)
         self.state = State.STARTING
-        self._worker = self._start_worker()
-        self._worker.start()
         request = self.request
-        self._id = self._worker.request(
-            "train",
-            slices=request.slices,
-            model=request.model,
-            preset=request.preset,
-            seed=request.seed,
-            run=str(self._run / RUN),
-            device=self.settings.device,
+        self._conversation = WorkerConversation(self._start_worker)
+        self._conversation.ensure()
+        run = str(self._run / RUN)
+        self._reply = self._conversation.ask(
+            Train(request.slices, request.model, request.preset, request.seed, run, self.settings.device),
+            self._progressed,
+            self._reported,
         )
 
-    def _receive(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "hello" and self.state is State.STARTING:
-            self.state = State.RUNNING
-        elif self._worker is None:
-            return  # it ended by an earlier message of the same moment
-        elif kind == "error" and message.get("id") in (self._id, None):
-            if message["kind"] != "cancelled":
-                self.error, self.log = message["message"], Path(message["log"]) if message.get("log") else None
-            self._end()
-        elif message.get("id") != self._id:
-            return
-        elif kind == "progress":
-            if message["stage"] != self._stage[0]:
-                self._since = (self._clock(), message["done"])
-            self._stage = (message["stage"], message["done"], message["total"])
-        elif kind == "report":
-            self._take(message["figures"])
-            with (self._run / FIGURES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(message["figures"]) + "\n")
-        elif kind == "result":
-            fields = {name: message[name] for name in Outcome.__dataclass_fields__}
-            self.outcome = Outcome(**fields)
-            _write(self._run / OUTCOME, fields)
-            self._end()
+    def _progressed(self, message: Progressed) -> None:
+        stage = message.stage.value
+        if stage != self._stage[0]:
+            self._since = (self._clock(), message.done)
+        self._stage = (stage, message.done, message.total)
+
+    def _reported(self, message: Reported) -> None:
+        figures = {name: value for name, value in vars(message).items() if value is not None and value is not False}
+        self._take(figures)
+        with (self._run / FIGURES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def _settle(self) -> None:
+        """The worker has given its last word on the training."""
+        try:
+            self.outcome = self._reply.result()
+            write_text(self._run / OUTCOME, json.dumps(asdict(self.outcome)), durable=True)
+        except RequestFailed as failure:
+            if not failure.cancelled:
+                self.error, self.log = str(failure), failure.log
+        self._end()
 
     def _take(self, figures: dict[str, float]) -> None:
         """A training that goes on reports again what came after its last checkpoint."""
@@ -252,9 +246,9 @@ class Training:
         self.figures.append(figures)
 
     def _end(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-        self._worker = self._id = None
+        if self._conversation is not None:
+            self._conversation.close()
+        self._conversation = self._reply = None
         self.state = State.IDLE
 
     def _find(self) -> None:
@@ -268,9 +262,9 @@ class Training:
                     for line in (self._run / FIGURES).read_text(encoding="utf-8").splitlines():
                         self._take(json.loads(line))
                 if (self._run / OUTCOME).is_file():
-                    self.outcome = Outcome(**json.loads((self._run / OUTCOME).read_text(encoding="utf-8")))
+                    self.outcome = _outcome(self._run / OUTCOME)
                 return
-            except (OSError, ValueError, TypeError):  # written by something else
+            except (OSError, ValueError, TypeError, ProtocolError):  # written by something else
                 self.request = None
 
     def _check_name(self, name: str) -> None:
@@ -324,10 +318,8 @@ def _content(entries: list) -> str:
     return hashlib.sha256(json.dumps(ticked).encode()).hexdigest()
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_suffix(".tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+def _outcome(path: Path) -> Trained:
+    """What :class:`Training` has written. Raises ValueError, TypeError or ProtocolError where it is something else."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    _, outcome = decode(json.dumps({"type": "trained", **content}).encode())
+    return outcome

@@ -66,7 +66,7 @@ class Desk:
     @property
     def findings(self) -> Findings | None:
         """What is known of the case."""
-        return self.session.found.get(self.case.key) if self.case else None
+        return self.session.findings(self.case)
 
     # Life cycle
 
@@ -203,11 +203,8 @@ class Desk:
 
     def _measure(self) -> None:
         """What can be said of the segment as it is now."""
-        if self.case is not None and self.case.has_segment():
-            if self.findings is None:
-                self.session.found[self.case.key] = Findings.measured(*self.case.size())
-            self.session.measure(self.case)
-            self.case.drawing.chart(self.findings)
+        if (findings := self.findings) is not None:
+            self.case.drawing.chart(findings)
             self._showChart()
 
     def _draw(self) -> None:

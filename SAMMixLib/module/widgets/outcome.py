@@ -6,8 +6,9 @@ import numpy as np
 
 from SAMMixLib.module import texts
 from SAMMixLib.module.session.pictures import slice_picture
-from SAMMixLib.module.session.training import Outcome, Training
+from SAMMixLib.module.session.training import Training
 from SAMMixLib.module.widgets.pictures import curves, pixmap
+from SAMMixLib.worker.protocol import Trained
 
 CURVES = (340, 120)  # pixels
 HELD_OUT = 180  # pixels of a held-out slice
@@ -41,7 +42,7 @@ class OutcomePictures:
 
     def _draw(self) -> None:
         """One held-out slice with what the model before and the new one make of it."""
-        outcome: Outcome | None = self._drawn[1]
+        outcome: Trained | None = self._drawn[1]
         if outcome is None:
             return
         n = self._picture % len(outcome.held_out)

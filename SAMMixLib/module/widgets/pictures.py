@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import qt
 
+from SAMMixLib.module import texts
 from SAMMixLib.module.session.pictures import ppm
 
 LOSS, DICE = "#de8266", "#1f78b5"
@@ -46,6 +47,6 @@ def curves(figures: list[dict[str, float]], width: int, height: int):
         for (x, y), (next_x, next_y) in pairwise(at):
             painter.drawLine(x, y, next_x, next_y)
         painter.drawRect(at[-1][0] - 2, at[-1][1] - 2, 4, 4)
-        painter.drawText(MARGIN + 6 + 150 * column, 14, f"{words} {points[-1][1] * scale:.3f}")
+        painter.drawText(MARGIN + 6 + 150 * column, 14, f"{words} {texts.dice(points[-1][1] * scale)}")
     painter.end()
     return drawn

@@ -44,11 +44,16 @@ class SegmentTab:
         if session.busy and not session.correcting:
             session.cancel()
         elif self._mayWrite() and self._install():
-            alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
-            k = self.desk.case.current_slice()
-            session.segment(self.desk.case, [k] if alone and k is not None else None)
-            self._whole = session.busy and not alone
+            slices = self._slices()
+            session.segment(self.desk.case, slices)
+            self._whole = session.busy and slices is None
         self.desk.acted()
+
+    def _slices(self) -> list[int] | None:
+        """Those that are to be segmented; None for all."""
+        alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
+        k = self.desk.case.current_slice() if alone and self.desk.case else None
+        return None if k is None else [k]
 
     def _mayWrite(self) -> bool:
         """Whether the result may go into the segmentation; the user is asked where it holds another scan's."""
@@ -85,7 +90,7 @@ class SegmentTab:
             self._whole = False
             if findings is not None and not session.error:
                 self.desk.jump(findings.largest)
-        self._dress.wear(look(session, self.desk.case))
+        self._dress.wear(look(session, self.desk.case, self._slices()))
         if self._devices != session.settings.devices:
             self._devices = session.settings.devices
             choices = [("auto", "Automatic"), *((device["name"], device["text"]) for device in self._devices)]

@@ -49,7 +49,7 @@ class Clinic:
 
     @property
     def findings(self):
-        return self.session.found[self.tab.case.key]
+        return self.session.findings(self.tab.case)
 
     @property
     def view(self):

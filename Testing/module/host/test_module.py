@@ -169,7 +169,8 @@ def test_drag_a_box_and_undo(segmented):
     assert np.array_equal(clinic.liver(), before)
     clinic.wait(lambda: not clinic.findings.corrected, 5)
     assert clinic.findings.boxes[k] == box
-    assert readBox(helper(clinic.tab.case.volumeNode, "box"), clinic.tab.case.volumeNode) == (k, box[0])
+    shown = helper(clinic.tab.case.volumeNode, "box")
+    clinic.wait(lambda: readBox(shown, clinic.tab.case.volumeNode) == (k, box[0]), 5)
     clinic.ui.segmentEditor.redo()
     clinic.wait(lambda: clinic.findings.corrected == {k}, 5)
     assert np.array_equal(clinic.liver(), after) and clinic.findings.boxes[k] != box
@@ -190,16 +191,17 @@ def test_no_liver_here_and_liver_here(segmented):
     assert not clinic.desktop.dialogs
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_new_run_asks_before_it_overwrites_edits(segmented, keep):
+@pytest.mark.parametrize("answer", ["Keep mine", "Replace", "Cancel"])
+def test_a_new_run_asks_before_it_overwrites_edits(segmented, answer):
     clinic = segmented
     before = clinic.liver().copy()
     clinic.paint(2)
-    clinic.desktop.answer = keep
+    clinic.desktop.answer = answer
     clinic.segment()
-    assert [kind for kind, _ in clinic.desktop.dialogs] == ["confirmYesNo"]
+    assert [kind for kind, _ in clinic.desktop.dialogs] == ["choose"]
+    assert clinic.desktop.choices == ["Keep mine", "Replace", "Cancel"]
     assert "slice 2 by hand" in clinic.desktop.dialogs[0][1]
-    assert clinic.liver()[2, :5, :5].all() == keep
+    assert clinic.liver()[2, :5, :5].all() == (answer != "Replace")
     assert np.array_equal(np.delete(clinic.liver(), 2, 0), np.delete(before, 2, 0))
 
 

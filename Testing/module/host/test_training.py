@@ -287,7 +287,7 @@ def test_a_killed_training_goes_on_to_the_weights_of_the_command_line(trainer, t
     click(ui.trainButton)
     clinic.wait(lambda: training.stage()[1] or not training.busy, 300)
     assert not training.error
-    os.kill(training._worker.pid, signal.SIGKILL)
+    os.kill(training.worker.pid, signal.SIGKILL)
     clinic.wait(lambda: not training.busy, 10)
     assert "ended unexpectedly" in ui.trainStatusLabel.text and "Traceback" not in ui.trainStatusLabel.text
     click(ui.resumeButton)

@@ -100,15 +100,45 @@ def test_a_range_labels_hundreds_of_slices_and_leaves_masks_alone(collector):
     collector.label(source, 7, 3, rest=False)  # in either order
     finish(collector)
     assert listed(collector) == [(k, True, False) for k in range(3, 8)] + [(8, True, True)]
-    collector.label(source, 3, 7, rest=True)
+    collector.label(source, 4, 8, rest=True)
     finish(collector)
     assert "Slice 8 kept the mask" in collector.message
+    collector.label(source, 3, 7, rest=True)
+    finish(collector)
+    assert "Left out: slice 8, where the segment shows liver." in collector.message
     assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 9, 10, 11]
     assert collector.entries[8].has_mask
     collector.label(source, 3, 7, rest=True)
     finish(collector)
     assert collector.message.startswith("Nothing new to take.")
     assert summary(collector.entries, "liver") == "5 liver by label, 1 liver with mask, 6 no liver; of 1 scan"
+
+
+def test_nowhere_else_does_not_relabel_what_the_segment_shows(collector):
+    collector.label(PlayedSource(), 5, 6, rest=True)
+    finish(collector)
+    assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 3, 9, 10, 11]
+    assert collector.message.endswith("Left out: slices 4, 7 to 8, where the segment shows liver.")
+    collector.label(PlayedSource(), 5, 6, rest=True, leave_out=[7])  # as the user wants it
+    finish(collector)
+    assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 3, 4, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("first, last", [(3, 9999), (TOTAL, 2), (-1, 2)])
+def test_a_range_beyond_the_scan_is_refused(collector, first, last):
+    collector.label(PlayedSource(), first, last, rest=False)
+    finish(collector)
+    assert "CT has slices 0 to 11, not" in collector.error and not collector.entries
+
+
+def test_people_know_a_scan_by_its_volumes_name(collector):
+    source = PlayedSource("chaos ct3")
+    collector.take(source, [5], "edited")
+    finish(collector)
+    assert collector.entries[0].patient == "chaos ct3-1234"
+    assert collector.scan_name("chaos ct3-1234") == "chaos ct3"
+    assert collector.scan_name("chaos_ct3_ct-b3d86ae7") == "chaos_ct3_ct"  # of a set that is not open
+    assert collector.scan_name("patient-7") == "patient-7"
 
 
 def test_work_comes_in_steps_and_what_is_done_stays_when_it_is_cut_off(collector):

@@ -10,12 +10,29 @@ import pytest
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.case_state import Findings
-from SAMMixLib.module.session.eta import CLASSIFY, SEGMENT, START, WRITE, Paces, Progress, Work
+from SAMMixLib.module.session.eta import CLASSIFY, SEGMENT, START, WRITE, Paces, RunClock, Work
 from SAMMixLib.module.session.segment_view import changes, look
 from SAMMixLib.module.session.session import Session, State
 from SAMMixLib.module.session.settings import Settings
-from SAMMixLib.module.texts import duration, result_line, slices
+from SAMMixLib.module.texts import CANCEL, KEEP, REPLACE, duration, result_line, slices
 from SAMMixLib.structure import LIVER, SPLEEN, Structure
+from SAMMixLib.worker.client import LogLine
+from SAMMixLib.worker.protocol import (
+    ErrorKind,
+    Failed,
+    Hello,
+    Load,
+    Loaded,
+    Message,
+    Progressed,
+    Request,
+    Resegment,
+    Resegmented,
+    Segment,
+    Segmented,
+    SliceBoxes,
+    Stage,
+)
 
 UI = Path(__file__).resolve().parents[3] / "SAMMix" / "Resources" / "UI" / "SAMMix.ui"
 TOTAL = 10
@@ -27,47 +44,63 @@ class PlayedWorker:
     def __init__(self, folder: Path):
         self.folder, self.log_path = folder, folder / "worker.log"
         self.alive, self.closed, self.pid = False, False, None
-        self.requests: list[tuple[str, dict]] = []
+        self.requests: list[Request] = []
         self.cancelled: list[int] = []
-        self.messages: list[dict] = []
+        self.messages: list[tuple[int | None, Message]] = []
 
     def start(self):
         self.alive = True
 
-    def request(self, kind, **fields):
-        self.requests.append((kind, fields))
+    def request(self, request):
+        self.requests.append(request)
         return len(self.requests)
 
     def poll(self):
         messages, self.messages = self.messages, []
-        self.pid = next((message["pid"] for message in messages if message["type"] == "hello"), self.pid)
+        self.pid = next((message.pid for _, message in messages if isinstance(message, Hello)), self.pid)
         return messages
 
-    def cancel(self, request):
-        self.cancelled.append(request)
+    def cancel(self, number):
+        self.cancelled.append(number)
 
     def close(self):
         self.alive, self.closed = False, True
 
-    def say(self, type_, **fields):
-        self.messages.append({"type": type_, **fields})
+    def hello(self):
+        self.messages.append((None, HELLO))
 
-    def answer(self, **fields):
-        self.say("result", id=len(self.requests), **fields)
+    def say(self, message):
+        """Something about the last request."""
+        self.messages.append((len(self.requests), message))
 
     def fail(self, kind, message="it failed"):
-        self.say("error", id=len(self.requests), kind=kind, message=message, log=str(self.log_path))
+        self.say(Failed(ErrorKind(kind), message, str(self.log_path)))
+
+    def die(self, kind="crash", message="it ended"):
+        """As the client tells it where nothing was asked."""
+        self.alive = False
+        self.messages.append((None, Failed(ErrorKind(kind), message)))
+
+
+HELLO = Hello(1, {}, [{"name": "cpu", "text": "CPU, 2 threads"}])
 
 
 class PlayedCase:
     def __init__(self):
         self.key, self.problem, self.drawn, self.corrections, self.written = "case", "", [], [], []
         self.shown = self.exported = 0
-        self.version = ""
-        self.structure = LIVER
+        self.structure, self.versions = LIVER, {}
         self.disk_full = False
         self.present = self.exact = True
         self.masks, self.mm2, self.counted = [], [0.0] * TOTAL, 0
+
+    @property
+    def version(self):
+        return self.versions.get(self.structure.code, "")
+
+    @version.setter
+    def version(self, version):
+        self.versions[self.structure.code] = version
 
     def check(self):
         return not self.problem, self.problem, []
@@ -121,11 +154,16 @@ class PlayedCase:
 
 class PlayedUser:
     def __init__(self):
-        self.questions, self.answer = [], True
+        self.questions, self.answer, self.choice = [], True, KEEP
 
     def ask(self, question):
         self.questions.append(question)
         return self.answer
+
+    def choose(self, question):
+        self.questions.append(question.text)
+        assert self.choice in question.choices
+        return self.choice
 
 
 class Clock:
@@ -143,7 +181,7 @@ class Table(dict):
         self[key] = value
 
 
-class Stage:
+class Bench:
     """A session with all that it is wired to."""
 
     def __init__(self, folder: Path):
@@ -165,66 +203,72 @@ class Stage:
 
     def until_running(self, slices=None, structure: Structure = LIVER):
         self.session.segment(self.case, slices)
-        self.worker.say("hello", pid=1, versions={}, devices=[{"name": "cpu", "text": "CPU, 2 threads"}])
+        self.worker.hello()
         self.ticks()
-        if self.worker.requests[-1][0] == "load":
-            self.worker.answer(
-                name="starter", device="cpu", device_text="CPU", dtype="float32", structure=structure.to_dict()
-            )
+        self.load(structure)
+
+    def load(self, structure: Structure = LIVER):
+        if isinstance(self.worker.requests[-1], Load):
+            self.worker.say(Loaded("starter", "cpu", "CPU", "float32", structure.to_dict()))
+        self.ticks()
+
+    def answer(self, message):
+        """The worker answers the last request, and the session does what there is to do."""
+        self.worker.say(message)
         self.ticks()
 
     def segmented(self, slices=None):
         self.until_running(slices)
-        self.worker.answer(**segmented(slices))
-        self.ticks()
+        self.answer(segmented(slices))
+
+    def asked(self) -> list[str]:
+        return [type(request).__name__ for request in self.worker.requests]
 
 
-def segmented(slices=None):
+def segmented(slices=None, **changed) -> Segmented:
     ks = range(TOTAL) if slices is None else slices
-    return {
-        "mask": "mask.nrrd", "cam": "cam.nrrd", "boxes": {str(k): [[1, 2, 30, 40]] for k in ks},
+    fields = {
+        "mask": "mask.nrrd", "cam": "cam.nrrd", "boxes": {k: [(1, 2, 30, 40)] for k in ks},
         "p_liver": [0.9 for _ in ks], "predicted_iou": [0.8 for _ in ks], "area_mm2": [1000.0 * (k > 0) for k in ks],
-        "volume_ml": 45.0, "slice_range": [1, 9], "review": [7, 2], "seconds": 3.0, "warnings": [], "device": "cpu",
-        "slices_total": TOTAL,
+        "volume_ml": 45.0, "slice_range": (1, 9), "review": [7, 2], "device": "cpu", "slices_total": TOTAL,
+        "model": "starter",
     }  # fmt: skip
+    return Segmented(**fields | changed)
 
 
 @pytest.fixture
-def stage(tmp_path) -> Stage:
-    return Stage(tmp_path)
+def stage(tmp_path) -> Bench:
+    return Bench(tmp_path)
 
 
 def test_a_run_goes_through_its_states_and_ends_in_the_scene(stage):
     session, case = stage.session, stage.case
     session.segment(case)
     assert session.state is State.STARTING
-    stage.worker.say("hello", pid=1, versions={}, devices=[{"name": "cpu", "text": "CPU, 2 threads"}])
+    stage.worker.hello()
     session.tick()
     assert session.state is State.LOADING
-    assert stage.worker.requests == [("load", {"model": "starter", "device": "auto"})]
+    assert stage.worker.requests == [Load()]
     stage.ticks()
-    stage.worker.answer(name="starter", device="cpu", device_text="CPU", dtype="float32", structure=LIVER.to_dict())
-    session.tick()
+    stage.load()
     assert session.state is State.RUNNING
-    kind, fields = stage.worker.requests[-1]
-    assert (kind, fields["slices"]) == ("segment", None)
+    assert stage.worker.requests[-1] == Segment(str(stage.worker.folder / "volume.nrrd"))
     assert case.exported == 1
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    stage.answer(segmented())
     assert session.state is State.IDLE and not session.error
     assert case.written == [None] and case.shown == 1
-    assert session.found["case"].volume_ml == pytest.approx(45.0)
-    assert result_line(session.found["case"]) == "Liver 45 ml, slices 1 to 9 of 10"
+    assert session.findings(case).volume_ml == pytest.approx(45.0)
+    assert result_line(session.findings(case)) == "Liver 45 ml, slices 1 to 9 of 10"
 
 
 def test_a_warm_worker_is_not_loaded_again(stage):
     stage.segmented()
     stage.segmented()
-    assert [kind for kind, _ in stage.worker.requests] == ["load", "segment", "segment"]
+    assert stage.asked() == ["Load", "Segment", "Segment"]
     assert len(stage.workers) == 1
     stage.session.settings.model = "mine"
     stage.until_running()
-    assert [kind for kind, _ in stage.worker.requests][-2:] == ["load", "segment"]
+    assert stage.asked()[-2:] == ["Load", "Segment"]
 
 
 def test_a_model_of_another_structure_writes_its_own_segment(stage):
@@ -232,10 +276,9 @@ def test_a_model_of_another_structure_writes_its_own_segment(stage):
     stage.session.settings.model = "spleens"
     stage.until_running([7], SPLEEN)
     assert stage.case.structure == LIVER, "as long as nothing is written"
-    stage.worker.answer(**segmented([7]))
-    stage.ticks()
+    stage.answer(segmented([7]))
     assert stage.case.structure == SPLEEN
-    assert list(stage.session.found["case"].boxes) == [7], "what was found of the liver is not the spleen's"
+    assert list(stage.session.findings(stage.case).boxes) == [7], "what was found of the liver is not the spleen's"
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 8])
@@ -256,8 +299,7 @@ def test_cancel_leaves_the_scene_as_it_was(stage, ticks):
 def test_a_result_that_overtakes_the_cancel_is_not_written(stage):
     stage.until_running()
     stage.session.cancel()
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    stage.answer(segmented())
     assert stage.session.state is State.IDLE and not stage.case.written
 
 
@@ -277,8 +319,7 @@ def test_a_failure_is_told_with_the_log_and_the_next_run_works(stage, kind):
 
 def test_a_worker_that_dies_while_idle_is_replaced_at_the_next_run(stage):
     stage.segmented()
-    stage.worker.alive = False
-    stage.worker.say("error", id=None, kind="crash", message="it ended", log="")
+    stage.worker.die()
     stage.ticks()
     assert not stage.session.error and not stage.session.can_correct(stage.case)
     stage.segmented()
@@ -302,7 +343,7 @@ def test_an_error_in_the_scene_is_one_line(stage):
     stage.case.write = refuse
     stage.segmented()
     assert stage.session.error == "the segmentation holds surfaces; choose another"
-    assert stage.session.state is State.IDLE and "case" not in stage.session.found
+    assert stage.session.state is State.IDLE and stage.session.findings(stage.case) is None
 
 
 def test_a_volume_that_cannot_be_segmented_starts_nothing(stage):
@@ -318,68 +359,160 @@ def test_edits_are_kept_or_replaced_as_the_user_says(stage):
     stage.segmented()
     assert "slices 3 to 4" in stage.user.questions[-1]
     assert stage.case.written[-1] == [0, 1, 2, 5, 6, 7, 8, 9]
-    stage.user.answer = False
+    stage.user.choice = REPLACE
     stage.segmented()
     assert stage.case.written[-1] is None
+    stage.user.choice = CANCEL
+    asked = stage.asked()
+    stage.session.segment(stage.case)
+    assert not stage.session.busy and stage.asked() == asked and not stage.session.error
 
 
 def test_an_edit_made_during_the_run_is_never_overwritten(stage):
     stage.until_running()
     stage.case.drawn = [5]
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    stage.answer(segmented())
     assert not stage.user.questions
     assert 5 not in stage.case.written[-1]
 
 
+def test_a_scan_that_is_removed_ends_its_run_at_once(stage):
+    for ticks in (0, 8):
+        stage.session.segment(stage.case)
+        stage.worker.hello()
+        stage.ticks(ticks)
+        stage.case.present = False
+        stage.ticks(1)
+        assert stage.session.state is State.IDLE and "removed" in stage.session.error
+        assert stage.worker.cancelled[-1] == len(stage.worker.requests), "the worker need not end it"
+        stage.case.present = True
+        stage.worker.fail("cancelled")
+        stage.ticks()
+    stage.segmented()
+    assert stage.case.written == [None] and not stage.session.error
+
+
+def test_findings_belong_to_the_segmentation_and_to_what_it_holds(stage):
+    session, case = stage.session, stage.case
+    stage.segmented()
+    found = session.findings(case)
+    assert found.by_model and found.boxes and session.can_correct(case)
+
+    case.mm2 = [0.0] * TOTAL  # the user erases it all
+    assert session.findings(case).volume_ml == 0
+
+    case.version, case.mm2 = "", [500.0] * TOTAL  # another segmentation of the scan, drawn by hand
+    drawn = session.findings(case)
+    assert not drawn.by_model and not drawn.boxes and drawn.volume_ml == pytest.approx(25)
+    assert result_line(drawn) == "Liver 25 ml, slices 0 to 9 of 10"
+
+    case.has_segment = lambda structure=None: False  # a new one
+    assert session.findings(case) is None and not session.can_correct(case)
+    assert look(session, case)["resultLabel"] == {"text": "", "visible": False}
+
+
+def test_what_the_worker_warns_of_is_shown_with_its_result(stage):
+    stage.until_running()
+    stage.answer(segmented(warnings=["It looks like no CT in HU.", "The liver is cut off."]))
+    assert stage.session.findings(stage.case).warnings == ["It looks like no CT in HU.", "The liver is cut off."]
+    notice = look(stage.session, stage.case)["noticeLabel"]
+    assert notice == {"text": "It looks like no CT in HU.\nThe liver is cut off.", "visible": True}
+    stage.session.correct(stage.case, {7: []})
+    stage.answer(corrected(7, ()))
+    assert stage.session.findings(stage.case).warnings, "a correction does not take them away"
+    stage.case.key = "another"
+    assert not look(stage.session, stage.case)["noticeLabel"]["visible"]
+
+
+def test_the_estimate_is_of_the_slices_that_are_asked_for(stage):
+    session, case = stage.session, stage.case
+    assert session.expected_seconds(case, [4]) < session.expected_seconds(case)
+    assert look(session, case, [4])["estimateLabel"]["text"].endswith("for slice 4")
+    stage.segmented()
+    left = []
+    for ks in ([4], None):
+        stage.until_running(ks)
+        left.append(session.progress()[1])
+        stage.answer(segmented(ks))
+    assert 0 < left[0] < left[1], "and so is what is left"
+
+
+def test_a_worker_that_is_lost_while_the_scan_goes_to_its_file(stage):
+    stage.segmented()
+
+    def slowly(path):
+        for _ in range(4):
+            yield
+
+    stage.case.export = slowly
+    stage.session.segment(stage.case)
+    stage.worker.die()
+    stage.ticks()
+    assert stage.session.error == "it ended" and not stage.session.busy
+    stage.segmented()
+    stage.session.segment(stage.case)
+    stage.worker.die("cancelled")  # killed, since it did not end what was given up before
+    stage.ticks()
+    assert stage.session.busy and len(stage.workers) == 3 and stage.asked() == ["Load"]
+    stage.worker.hello()
+    stage.ticks()
+    stage.load()
+    stage.answer(segmented())
+    assert len(stage.case.written) == 3 and not stage.session.error
+
+
+def test_lines_of_the_log_change_nothing(stage):
+    stage.until_running()
+    stage.worker.messages.append((None, LogLine("a library prints")))
+    stage.ticks()
+    assert stage.session.state is State.RUNNING
+
+
 def test_one_slice_alone(stage):
     stage.segmented(slices=[4])
-    assert stage.worker.requests[-1][1]["slices"] == [4]
+    assert stage.worker.requests[-1].slices == [4]
     assert stage.case.written == [[4]]
-    assert set(stage.session.found["case"].p_liver) == {4}
+    assert set(stage.session.findings(stage.case).p_liver) == {4}
     stage.segmented()
     stage.segmented(slices=[4])
-    assert set(stage.session.found["case"].p_liver) == set(range(TOTAL))
+    assert set(stage.session.findings(stage.case).p_liver) == set(range(TOTAL))
 
 
 def corrected(k, boxes=((5, 6, 50, 60),)):
-    return {"mask": "mask.nrrd", "slices": [k], "boxes": {str(k): [list(box) for box in boxes]},
-            "predicted_iou": [0.95], "area_mm2": [1200.0]}  # fmt: skip
+    return Resegmented("mask.nrrd", [k], {k: list(boxes)}, [0.95], [1200.0])
 
 
 def test_areas_that_the_worker_counted_are_not_counted_again(stage):
     stage.segmented()
     stage.session.correct(stage.case, {7: [(5, 6, 50, 60)]})
-    stage.worker.answer(**corrected(7))
-    stage.ticks()
-    areas = stage.session.found["case"].area_mm2
+    stage.answer(corrected(7))
+    areas = stage.session.findings(stage.case).area_mm2
     assert not stage.case.counted and areas == dict.fromkeys(range(TOTAL), 1000.0) | {0: 0.0, 7: 1200.0}
 
 
 def test_areas_are_counted_where_something_was_masked(stage):
     stage.case.exact = False
     stage.until_running()
-    stage.worker.answer(**segmented())
+    stage.worker.say(segmented())
     stage.case.mm2 = None
     stage.ticks()
-    assert stage.case.counted == 1 and stage.session.found["case"].volume_ml == pytest.approx(45.0)
+    assert stage.case.counted == 1 and stage.session.findings(stage.case).volume_ml == pytest.approx(45.0)
 
 
 def test_the_areas_of_kept_slices_are_those_of_the_segment(stage):
     stage.segmented()
     stage.case.drawn, stage.case.mm2 = [3], [700.0 if k == 3 else area for k, area in enumerate(stage.case.mm2)]
     stage.segmented()
-    assert stage.session.found["case"].area_mm2[3] == 700 and not stage.case.counted
+    assert stage.session.findings(stage.case).area_mm2[3] == 700 and not stage.case.counted
 
 
 def test_a_dragged_box_is_segmented_again_from_the_cache(stage):
     stage.segmented()
     stage.session.correct(stage.case, {7: [(5, 6, 50, 60)]})
-    assert stage.worker.requests[-1] == ("resegment", {"slices": [{"k": 7, "boxes": [[5, 6, 50, 60]]}]})
+    assert stage.worker.requests[-1] == Resegment([SliceBoxes(7, [(5, 6, 50, 60)])])
     assert stage.session.correcting
-    stage.worker.answer(**corrected(7))
-    stage.ticks()
-    findings = stage.session.found["case"]
+    stage.answer(corrected(7))
+    findings = stage.session.findings(stage.case)
     assert stage.case.written[-1] == [7]
     assert findings.boxes[7] == [(5, 6, 50, 60)] and findings.review == [2] and findings.corrected == {7}
 
@@ -387,12 +520,10 @@ def test_a_dragged_box_is_segmented_again_from_the_cache(stage):
 def test_undo_brings_the_boxes_back(stage):
     stage.segmented()
     stage.session.correct(stage.case, {7: [(5, 6, 50, 60)]})
-    stage.worker.answer(**corrected(7))
-    stage.ticks()
+    stage.answer(corrected(7))
     for version, box, ks in (("1", (1, 2, 30, 40), set()), ("2", (5, 6, 50, 60), {7})):
         stage.case.version = version
-        stage.session.measure(stage.case)
-        findings = stage.session.found["case"]
+        findings = stage.session.findings(stage.case)
         assert findings.boxes[7] == [box] and findings.corrected == ks and (7 in findings.review) == (not ks)
 
 
@@ -401,9 +532,8 @@ def test_corrections_that_come_during_a_correction_are_made_together(stage):
     stage.session.correct(stage.case, {7: [(1, 1, 2, 2)]})
     stage.session.correct(stage.case, {7: []})
     stage.session.correct(stage.case, {2: None})
-    stage.worker.answer(**corrected(7))
-    stage.ticks()
-    assert stage.worker.requests[-1][1]["slices"] == [{"k": 7, "boxes": []}, {"k": 2, "boxes": None}]
+    stage.answer(corrected(7))
+    assert stage.worker.requests[-1] == Resegment([SliceBoxes(7, []), SliceBoxes(2, None)])
 
 
 def test_a_box_that_is_dragged_during_a_run_does_not_disturb_it(stage):
@@ -411,30 +541,28 @@ def test_a_box_that_is_dragged_during_a_run_does_not_disturb_it(stage):
     stage.until_running()
     stage.session.correct(stage.case, {7: [(1, 1, 2, 2)]})
     assert stage.session.state is State.RUNNING and not stage.session.error
-    stage.worker.answer(**segmented())
-    stage.ticks()
-    assert len(stage.case.written) == 2 and stage.worker.requests[-1][0] == "segment"
+    stage.answer(segmented())
+    assert len(stage.case.written) == 2 and stage.asked()[-1] == "Segment"
 
 
 def test_a_slice_edited_by_hand_is_segmented_again_only_after_a_yes(stage):
     stage.segmented()
     stage.case.drawn, stage.user.answer = [7], False
     stage.session.correct(stage.case, {7: []})
-    assert stage.worker.requests[-1][0] == "segment" and stage.user.questions
+    assert stage.asked()[-1] == "Segment" and stage.user.questions
     stage.user.answer = True
     stage.session.correct(stage.case, {7: []})
-    assert stage.worker.requests[-1][0] == "resegment"
+    assert stage.asked()[-1] == "Resegment"
 
 
 def test_corrected_slices_count_as_edits_of_the_next_run(stage):
     stage.segmented()
     stage.session.correct(stage.case, {7: []})
-    stage.worker.answer(**corrected(7, ()))
-    stage.ticks()
+    stage.answer(corrected(7, ()))
     stage.segmented()
     assert "slice 7" in stage.user.questions[-1]
     assert 7 not in stage.case.written[-1]
-    assert stage.session.found["case"].boxes[7] == []
+    assert stage.session.findings(stage.case).boxes[7] == []
 
 
 def test_what_the_worker_no_longer_holds_cannot_be_corrected(stage):
@@ -453,7 +581,7 @@ def test_closing_the_scene_ends_the_run_and_forgets(stage):
     assert stage.worker.closed and stage.session.state is State.IDLE
     stage.segmented()
     stage.session.forget()
-    assert not stage.session.found
+    assert not stage.session.findings(stage.case).by_model
 
 
 def test_estimates_learn_from_the_last_run():
@@ -468,15 +596,19 @@ def test_estimates_learn_from_the_last_run():
 
 
 def test_progress_counts_down():
-    progress = Progress({START: 10.0, CLASSIFY: 10.0, SEGMENT: 20.0, WRITE: 0.0}, started=0.0)
-    seen = [(progress.fraction(5.0), progress.seconds_left(5.0))]
+    clock = Clock()
+    progress = RunClock({START: 10.0, CLASSIFY: 10.0, SEGMENT: 20.0, WRITE: 0.0}, clock)
+    clock.now = 5.0
+    seen = [(progress.fraction(), progress.seconds_left())]
     for now, stage, done in ((10, CLASSIFY, 5), (15, CLASSIFY, 10), (20, SEGMENT, 1), (40, SEGMENT, 10)):
-        progress.update(now, stage, done, 10)
-        seen.append((progress.fraction(now), progress.seconds_left(now)))
+        clock.now = now
+        progress.update(stage, done, 10)
+        seen.append((progress.fraction(), progress.seconds_left()))
     fractions, left = zip(*seen, strict=True)
     assert list(fractions) == sorted(fractions) and fractions[-1] <= 0.99
     assert list(left) == sorted(left, reverse=True) and left[-1] == 0
-    assert progress.finish(41.0) == {START: 10, CLASSIFY: 10, SEGMENT: 21}
+    clock.now = 41.0
+    assert progress.spent() == {START: 10, CLASSIFY: 10, SEGMENT: 21}
 
 
 @pytest.mark.parametrize(
@@ -497,8 +629,7 @@ def test_every_look_fits_the_ui_file(stage):
     looks = [look(stage.session, None), look(stage.session, stage.case)]
     stage.until_running()
     looks.append(look(stage.session, stage.case))
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    stage.answer(segmented())
     looks.append(look(stage.session, stage.case))
     text = {"QLabel": {"text", "visible"}, "QProgressBar": {"visible", "value", "format"}}
     button = {"text", "enabled", "visible", "toolTip"}
@@ -515,7 +646,7 @@ def test_the_button_says_what_it_does(stage):
     assert before["segmentButton"]["text"] == "Segment Liver"
     assert "for this scan" in before["estimateLabel"]["text"]
     stage.until_running()
-    stage.worker.say("progress", id=2, stage=SEGMENT, done=3, total=7)
+    stage.worker.say(Progressed(Stage.SEGMENT, 3, 7))
     stage.ticks(1)
     during = look(stage.session, stage.case)
     assert during["segmentButton"]["text"] == "Cancel" and during["segmentButton"]["enabled"]
@@ -527,8 +658,7 @@ def test_the_button_says_what_it_does(stage):
 
 
 def test_findings_of_an_empty_scan():
-    message = segmented() | {"area_mm2": [0.0] * TOTAL, "volume_ml": 0.0, "slice_range": None}
-    findings = Findings.from_message(message, None, 5.0)
+    findings = Findings.from_answer(segmented(area_mm2=[0.0] * TOTAL, volume_ml=0.0, slice_range=None), None, 5.0)
     assert result_line(findings) == "No liver found."
     p, area = findings.curves()
     assert p.shape == area.shape == (TOTAL,)

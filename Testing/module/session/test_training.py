@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from test_collecting import PlayedSource, Table, finish
-from test_session import Clock, PlayedCase, PlayedUser, PlayedWorker, Stage, segmented
+from test_session import Bench as SessionBench
+from test_session import Clock, PlayedCase, PlayedUser, PlayedWorker, segmented
 
 from SAMMixLib.module.session.collecting import Collector
 from SAMMixLib.module.session.model_list import rows
@@ -19,6 +20,8 @@ from SAMMixLib.module.session.train_view import look
 from SAMMixLib.module.session.training import State, Training, new_name
 from SAMMixLib.paths import models_folder, starter_folder, trainings_folder
 from SAMMixLib.structure import LIVER
+from SAMMixLib.worker.client import LogLine
+from SAMMixLib.worker.protocol import Load, Loaded, Progressed, Reported, Stage, Suggest, Suggested, Train, Trained
 
 UI = Path(__file__).resolve().parents[3] / "SAMMix" / "Resources" / "UI" / "SAMMix.ui"
 
@@ -52,11 +55,11 @@ class Bench:
 
     def run(self):
         self.begin()
-        self.worker.say("hello", pid=1, versions={}, devices=[])
+        self.worker.hello()
         self.training.tick()
 
     def report(self, step, **figures):
-        self.worker.say("report", id=1, figures={"step": step, "steps": 100} | figures)
+        self.worker.say(Reported(step, 100, **figures))
         self.training.tick()
 
     def finish(self, **changed):
@@ -66,8 +69,8 @@ class Bench:
         np.savez(run / "held_out.npz", images=np.zeros(shape, np.int16),
                  **dict.fromkeys(("reference", "before", "after"), np.ones(shape, np.uint8)))  # fmt: skip
         answer = {"bundle": str(run / "bundle"), "before": 0.9, "after": 0.95, "better": True, "warning": "",
-                  "held_out": [["CT-1234", 5]], "pictures": str(run / "held_out.npz"), "seconds": 100.0}  # fmt: skip
-        self.worker.answer(**answer | changed)
+                  "held_out": [("CT-1234", 5)], "pictures": str(run / "held_out.npz"), "seconds": 100.0}  # fmt: skip
+        self.worker.say(Trained(**answer | changed))
         self.training.tick()
 
 
@@ -80,17 +83,15 @@ def bench(tmp_path, monkeypatch) -> Bench:
 def test_a_training_goes_through_its_states_to_a_model(bench):
     bench.begin()
     assert bench.training.state is State.STARTING
-    kind, fields = bench.worker.requests[0]
-    assert kind == "train" and fields == {
-        "slices": str(bench.collector.set.folder), "model": "starter", "preset": "quick", "seed": 0,
-        "run": str(trainings_folder() / "mine" / "run"), "device": "auto",
-    }  # fmt: skip
-    bench.worker.say("hello", pid=1, versions={}, devices=[])
-    bench.worker.say("progress", id=1, stage="train", done=10, total=100)
+    run = trainings_folder() / "mine" / "run"
+    assert bench.worker.requests == [Train(str(bench.collector.set.folder), "starter", "quick", 0, str(run))]
+    assert not run.exists(), "a training takes no folder that holds something else"
+    bench.worker.hello()
+    bench.worker.say(Progressed(Stage.TRAIN, 10, 100))
     bench.training.tick()
     assert bench.training.state is State.RUNNING and bench.training.stage() == ("train", 10, 100)
     bench.clock.now = 5.0
-    bench.worker.say("progress", id=1, stage="train", done=20, total=100)
+    bench.worker.say(Progressed(Stage.TRAIN, 20, 100))
     bench.training.tick()
     assert bench.training.seconds_left() == pytest.approx(40)
     bench.report(20, loss=1.5)
@@ -142,11 +143,34 @@ def test_stop_and_resume(bench):
     assert [(each["step"], each["loss"]) for each in bench.training.figures] == [(10, 2.0), (20, 1.1), (30, 0.9)]
 
 
+def test_a_run_that_is_stopped_says_from_where_it_goes_on(bench, tmp_path):
+    def told(training):
+        stage = SessionBench(tmp_path)
+        return look(bench.collector, training, stage.session, None)["trainStatusLabel"]["text"]
+
+    bench.run()
+    bench.report(10, loss=2.0)
+    bench.training.close()  # before the first checkpoint
+    assert bench.training.checkpoint == 0 and "Resume begins with the first step" in told(bench.training)
+    bench.training.resume()
+    bench.report(10, loss=2.0)
+    bench.report(15, validation_dice=0.0)
+    assert bench.training.figures[-1] == {"step": 15, "steps": 100, "validation_dice": 0.0}
+    bench.report(15, checkpoint=True)
+    bench.report(20, loss=1.0)
+    bench.training.close()
+    for training in (bench.training, bench.open()):
+        assert training.checkpoint == 15 and "Resume goes on after step 15 of 100" in told(training)
+    bench.training.resume()
+    bench.report(20, loss=1.1)
+    assert bench.training.checkpoint == 15
+
+
 def test_stopped_before_it_has_begun(bench):
     bench.begin()
     bench.training.stop()
     assert bench.training.state is State.STOPPING and bench.worker.cancelled == [1]
-    bench.worker.say("hello", pid=1, versions={}, devices=[])
+    bench.worker.hello()
     bench.training.tick()
     assert bench.training.state is State.STOPPING
     bench.worker.fail("cancelled")
@@ -207,7 +231,7 @@ def test_a_failure_is_told_with_the_log_and_can_be_resumed(bench, kind):
     bench.run()
     bench.worker.alive = kind not in ("crash", "timeout")
     bench.worker.fail(kind, "the disk is full")
-    bench.worker.say("log", text="and more")
+    bench.worker.say(LogLine("and more"))
     bench.training.tick()
     assert bench.training.error == "the disk is full" and bench.training.log == bench.worker.log_path
     assert bench.training.unfinished and bench.worker.closed
@@ -244,10 +268,9 @@ def test_a_damaged_run_is_passed_over(bench):
 
 def test_every_look_fits_the_ui_file(bench, tmp_path):
     widgets = {node.get("name"): node.get("class") for node in ElementTree.parse(UI).iter("widget")}
-    stage = Stage(tmp_path)
+    stage = SessionBench(tmp_path)
     stage.until_running()
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    stage.answer(segmented())
 
     def looked(case=stage.case):
         return look(bench.collector, bench.training, stage.session, case)
@@ -257,14 +280,16 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
     looks.append(looked())
     bench.run()
     bench.report(10, loss=2.0)
-    bench.worker.say("progress", id=1, stage="train", done=10, total=100)
+    bench.worker.say(Progressed(Stage.TRAIN, 10, 100))
     bench.training.tick()
     looks.append(looked())
     assert looks[-1]["trainButton"] == {"text": "Stop", "enabled": True}
     assert looks[-1]["trainProgressBar"]["format"].startswith("Learning, 10 of 100")
     bench.training.close()
     looks.append(looked())
-    assert looks[-1]["resumeButton"]["visible"] and "at step 10 of 100" in looks[-1]["trainStatusLabel"]["text"]
+    assert (
+        looks[-1]["resumeButton"]["visible"] and "begins with the first step" in looks[-1]["trainStatusLabel"]["text"]
+    )
     bench.training.resume()
     bench.finish()
     looks.append(looked())
@@ -284,40 +309,37 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
 
 
 def test_without_a_segment_no_slice_can_be_taken_for_one_without_liver(bench, tmp_path):
-    stage, case = Stage(tmp_path), PlayedCase()
+    stage, case = SessionBench(tmp_path), PlayedCase()
     case.has_segment = lambda structure=None: False
     shown = look(bench.collector, bench.training, stage.session, case)
     assert not shown["useSliceButton"]["enabled"] and shown["emptySliceButton"]["enabled"]
 
 
 def test_a_suggestion_comes_from_the_worker_that_holds_the_scan(tmp_path):
-    stage = Stage(tmp_path)
+    stage = SessionBench(tmp_path)
     stage.session.suggest(stage.case, [])
     assert "press Segment" in stage.session.error
     stage.segmented()
     stage.session.suggest(stage.case, [2, 5])
-    assert stage.worker.requests[-1] == ("suggest", {"labelled": [2, 5], "count": 1}) and stage.session.correcting
-    stage.worker.answer(slices=[7], reasons=["the classifier is unsure"])
-    stage.ticks()
+    assert stage.worker.requests[-1] == Suggest([2, 5]) and stage.session.correcting
+    stage.answer(Suggested([7], ["the classifier is unsure"]))
     assert stage.session.suggested == ("case", 7, "the classifier is unsure") and not stage.session.busy
     assert len(stage.case.written) == 1 and stage.session.can_correct(stage.case)
 
 
 def test_another_models_result_leaves_what_was_found(tmp_path):
-    stage, other = Stage(tmp_path), PlayedCase()
+    stage, other = SessionBench(tmp_path), PlayedCase()
     stage.segmented()
-    found = stage.session.found["case"]
+    found = stage.session.findings(stage.case)
     stage.session.segment(other, other_model="theirs")
     stage.ticks()
-    assert stage.worker.requests[-1] == ("load", {"model": "theirs", "device": "auto"})
-    stage.worker.answer(name="theirs", device="cpu", device_text="CPU", dtype="float32", structure=LIVER.to_dict())
-    stage.ticks()
-    stage.worker.answer(**segmented())
-    stage.ticks()
+    assert stage.worker.requests[-1] == Load("theirs")
+    stage.answer(Loaded("theirs", "cpu", "CPU", "float32", LIVER.to_dict()))
+    stage.answer(segmented())
     assert other.written == [None] and len(stage.case.written) == 1 and not other.shown
-    assert stage.session.found["case"] is found and stage.session.settings.model == "starter"
+    assert stage.session.findings(stage.case) is found and stage.session.settings.model == "starter"
     stage.segmented()
-    assert [kind for kind, _ in stage.worker.requests][-2:] == ["load", "segment"], "the chosen model comes back"
+    assert stage.asked()[-2:] == ["Load", "Segment"], "the chosen model comes back"
 
 
 def test_the_list_of_models_tells_parent_date_and_gain(bench):

@@ -6,7 +6,6 @@ For tests of what the panel does with an answer. How it gets the model's own is 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -16,7 +15,31 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-HEARTBEAT_SECONDS = 1.0
+from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.structure import LIVER
+from SAMMixLib.worker.protocol import (
+    HEARTBEAT_SECONDS,
+    Cancel,
+    Heartbeat,
+    Hello,
+    Load,
+    Loaded,
+    Message,
+    Progressed,
+    Quit,
+    Resegment,
+    Resegmented,
+    Segment,
+    Segmented,
+    Stage,
+    Suggest,
+    Suggested,
+    Unload,
+    Unloaded,
+    decode,
+    encode,
+)
+
 LOW, HIGH = 60, 160  # HU of the phantom's liver
 OPENING = [2, 2, 0]
 
@@ -27,15 +50,15 @@ class QuickWorker:
         self._lock = threading.Lock()
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def say(self, **message) -> None:
+    def say(self, message: Message, number: int | None = None) -> None:
         with self._lock:
-            sys.stdout.write(json.dumps(message) + "\n")
-            sys.stdout.flush()
+            sys.stdout.buffer.write(encode(message, number))
+            sys.stdout.buffer.flush()
 
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_SECONDS)
-            self.say(type="heartbeat")
+            self.say(Heartbeat())
 
     def write(self, image: sitk.Image, name: str) -> str:
         self.written += 1
@@ -43,68 +66,71 @@ class QuickWorker:
         sitk.WriteImage(image, str(path), useCompression=False)
         return str(path)
 
-    def load(self, **_) -> dict:
-        from SAMMixLib.structure import LIVER
+    def load(self, number: int, asked: Load) -> Loaded:
+        return Loaded("starter", "cpu", "CPU", "float32", LIVER.to_dict())
 
-        return {"name": "starter", "device": "cpu", "device_text": "CPU", "dtype": "float32",
-                "structure": LIVER.to_dict()}  # fmt: skip
-
-    def segment(self, number: int, volume: str, slices: list[int] | None = None) -> dict:
-        from SAMMixLib.imaging.volume import read_volume
-
-        self.stack = read_volume(volume).axial()
+    def segment(self, number: int, asked: Segment) -> Segmented:
+        self.stack = read_volume(asked.volume).axial()
         array = self.stack.array
         image = sitk.GetImageFromArray(((array > LOW) & (array < HIGH)).astype(np.uint8))
         components = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.BinaryMorphologicalOpening(image, OPENING)))
         self.mask = sitk.GetArrayFromImage(components) == 1
-        ks = list(range(len(self.mask))) if slices is None else slices
-        for stage in ("classify slices", "segment slices"):
+        ks = list(range(len(self.mask))) if asked.slices is None else asked.slices
+        for stage in (Stage.CLASSIFY, Stage.SEGMENT):
             for done in range(4):
-                self.say(type="progress", id=number, stage=stage, done=done, total=4)
+                self.say(Progressed(stage, done, 4), number)
                 time.sleep(0.05)
         self.mask[[k for k in range(len(self.mask)) if k not in ks]] = False
         cam = self.stack.to_grid(self.mask)
         cam = sitk.Cast(sitk.RescaleIntensity(sitk.SmoothingRecursiveGaussian(sitk.Cast(cam, sitk.sitkFloat32), 8.0),
                                               0, 255), sitk.sitkUInt8)  # fmt: skip
         present = self.mask.any(axis=(1, 2))
-        return {
-            "mask": self.write(self.stack.to_grid(self.mask), "mask"), "cam": self.write(cam, "cam"),
-            "boxes": {k: [self.box(k)] for k in ks if present[k]},
-            "p_liver": [0.98 if present[k] else 0.02 for k in ks],
-            "predicted_iou": [0.9 if present[k] else 0.0 for k in ks], "area_mm2": [self.area(k) for k in ks],
-            "volume_ml": 0.0, "slice_range": None, "review": [int(k) for k in np.flatnonzero(present)[:1]],
-            "slices_total": len(self.mask), "model": "starter", "device": "cpu", "seconds": {"total": 0.4},
-            "warnings": ["the quick worker knows no anatomy"],
-        }  # fmt: skip
+        return Segmented(
+            mask=self.write(self.stack.to_grid(self.mask), "mask"),
+            cam=self.write(cam, "cam"),
+            slices_total=len(self.mask),
+            boxes={k: [self.box(k)] for k in ks if present[k]},
+            p_liver=[0.98 if present[k] else 0.02 for k in ks],
+            predicted_iou=[0.9 if present[k] else 0.0 for k in ks],
+            area_mm2=[self.area(k) for k in ks],
+            review=[int(k) for k in np.flatnonzero(present)[:1]],
+            volume_ml=0.0,
+            slice_range=None,
+            model="starter",
+            device="cpu",
+            seconds={"total": 0.4},
+            warnings=["the quick worker knows no anatomy"],
+        )
 
-    def resegment(self, number: int, slices: list[dict]) -> dict:
-        ks = [each["k"] for each in slices]
-        for each in slices:
-            k, boxes = each["k"], each["boxes"]
+    def resegment(self, number: int, asked: Resegment) -> Resegmented:
+        ks = [each.k for each in asked.slices]
+        for each in asked.slices:
+            k, boxes = each.k, each.boxes
             cut = np.zeros_like(self.mask[k])
             for i0, j0, i1, j1 in [self.box(k)] if boxes is None else boxes:
                 cut[j0 : j1 + 1, i0 : i1 + 1] = True
             array = self.stack.array[k]
             self.mask[k] = cut & (array > LOW) & (array < HIGH)
-        return {
-            "mask": self.write(sitk.GetImageFromArray(self.mask[ks].astype(np.uint8)), "slices"),
-            "slices": ks,
-            "boxes": {each["k"]: [self.box(each["k"])] if each["boxes"] is None else each["boxes"] for each in slices},
-            "predicted_iou": [0.8] * len(ks), "area_mm2": [self.area(k) for k in ks],
-        }  # fmt: skip
+        return Resegmented(
+            mask=self.write(sitk.GetImageFromArray(self.mask[ks].astype(np.uint8)), "slices"),
+            slices=ks,
+            boxes={each.k: [self.box(each.k)] if each.boxes is None else each.boxes for each in asked.slices},
+            predicted_iou=[0.8] * len(ks),
+            area_mm2=[self.area(k) for k in ks],
+        )
 
-    def suggest(self, number: int, labelled: list[int], count: int) -> dict:
-        left = [k for k in range(len(self.mask)) if k not in labelled][:count]
-        return {"slices": left, "reasons": ["not labelled yet"] * len(left)}
+    def suggest(self, number: int, asked: Suggest) -> Suggested:
+        left = [k for k in range(len(self.mask)) if k not in asked.labelled][: asked.count]
+        return Suggested(left, ["not labelled yet"] * len(left))
 
-    def unload(self, number: int) -> dict:
-        return {}
+    def unload(self, number: int, asked: Unload) -> Unloaded:
+        return Unloaded()
 
-    def box(self, k: int) -> list[int]:
+    def box(self, k: int) -> tuple[int, int, int, int]:
         rows, columns = np.flatnonzero(self.mask[k].any(axis=1)), np.flatnonzero(self.mask[k].any(axis=0))
         if not rows.size:
-            return [0, 0, self.mask.shape[2] - 1, self.mask.shape[1] - 1]
-        return [int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])]
+            return (0, 0, self.mask.shape[2] - 1, self.mask.shape[1] - 1)
+        return (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
 
     def area(self, k: int) -> float:
         return float(self.mask[k].sum() * self.stack.spacing[1] * self.stack.spacing[2])
@@ -112,16 +138,13 @@ class QuickWorker:
 
 def serve(folder: Path) -> None:
     worker = QuickWorker(folder)
-    worker.say(type="hello", pid=os.getpid(), versions={}, devices=[{"name": "cpu", "text": "CPU, 2 threads"}])
-    for line in sys.stdin:
-        message = json.loads(line)
-        kind, number = message.pop("type"), message.pop("id")
-        if kind == "quit":
+    worker.say(Hello(os.getpid(), {}, [{"name": "cpu", "text": "CPU, 2 threads"}]))
+    for line in sys.stdin.buffer:
+        number, asked = decode(line)
+        if isinstance(asked, Quit):
             return
-        if kind == "load":
-            worker.say(type="result", id=number, **worker.load())
-        elif kind != "cancel":
-            worker.say(type="result", id=number, **getattr(worker, kind)(number, **message))
+        if not isinstance(asked, Cancel):
+            worker.say(getattr(worker, type(asked).__name__.lower())(number, asked), number)
 
 
 if __name__ == "__main__":

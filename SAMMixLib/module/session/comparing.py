@@ -1,0 +1,78 @@
+"""What another model makes of a scan, beside what is there: from the click to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from SAMMixLib.module import texts
+from SAMMixLib.module.protocols import Case
+from SAMMixLib.module.session.segment_view import progress_look
+from SAMMixLib.module.session.session import Session
+
+
+class Comparison:
+    """Runs one comparison at a time in a session; :meth:`tick` goes with the session's own.
+
+    A panel asks :meth:`may_begin`, then calls :meth:`begin`, and shows :attr:`text` whatever happens.
+
+    Args:
+        make_case: a case of the same scan whose segmentation takes the result of the model of this name.
+        compare: Dice between two cases, and in words the slices in which they differ most.
+
+    Attributes:
+        text: what to show: why it does not begin, how far it is, or what came of it.
+        other: the case with the other model's result; None before there is one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        make_case: Callable[[Case, str], Case],
+        compare: Callable[[Case, Case], tuple[float, str]],
+    ):
+        self.text = ""
+        self.other: Case | None = None
+        self._session, self._make_case, self._compare = session, make_case, compare
+        self._running: tuple[Case, str] | None = None  # what is compared with, and the model's name
+
+    @property
+    def running(self) -> bool:
+        return self._running is not None
+
+    def may_begin(self, case: Case | None) -> bool:
+        """Whether there is something to compare with; else :attr:`text` says what is missing."""
+        if case is None or not case.has_segment():
+            self.text = "Segment a scan first: the result is compared with what is there."
+        elif self._session.busy:
+            self.text = "Wait until the running segmentation is through."
+        else:
+            return True
+        return False
+
+    def begin(self, case: Case, model: str) -> None:
+        """Segment the scan with the model, into a segmentation of its own."""
+        self.other, self._running = self._make_case(case, model), (case, model)
+        self._session.segment(self.other, other_model=model)
+        self.tick()
+
+    def tick(self) -> None:
+        """Say how far it is, and what came of it."""
+        if self._running is None:
+            return
+        if self._session.busy:
+            self.text = progress_look(self._session)["format"]
+            return
+        (case, model), self._running = self._running, None
+        if self._session.error or not self.other.has_segment():
+            self.text = self._session.error or "Cancelled."
+            return
+        dice, slices = self._compare(case, self.other)
+        self.text = (
+            f"Dice {texts.dice(dice)} between the scan's segmentation and that of {model}, which is shown in yellow; "
+            f"they differ most in {slices}."
+        )
+
+    def clear(self) -> None:
+        """Forget the last verdict, unless one is on its way."""
+        if not self.running:
+            self.text = ""
