@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from SAMMixLib.errors import SAMMixError
 
 CHUNK = 1 << 20  # bytes
+DENSEST = 100  # times the size of a zip file that it may unpack to
 PATIENCE = 30.0  # seconds to wait for a lock
 LONGEST_TAIL = 32  # characters of the name that the file beside keeps: its suffix, and no name grows too long
 
@@ -229,6 +231,27 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> None:
     """
     with atomic(path, durable) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def unzip(source: Path, folder: Path, what: str) -> Iterator[None]:
+    """Unpack a zip file into a folder, a member a step, and none outside it.
+
+    Args:
+        what: should be in it, for the message.
+
+    Raises:
+        SAMMixError: it cannot be read, or is packed as densely as nothing of ours is.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > DENSEST * source.stat().st_size:
+                raise ValueError("it would unpack to far more than its own size")
+            for member in members:
+                archive.extract(member, folder)  # zipfile keeps members inside the folder
+                yield
+    except Exception as error:  # zipfile raises what its parsers and codecs raise
+        raise SAMMixError(f"{source}: not a readable zip file of {what} ({error})") from None
 
 
 def read_json(path: str | Path) -> Any:

@@ -39,10 +39,10 @@ def read_dicom_seg(path: Path) -> list[Segment]:
         header = read_header(path)
     except (ValueError, OSError) as error:
         raise SAMMixError(f"{path}: cannot be read as DICOM: {error}") from None
-    if str(header.get("SOPClassUID", "")) not in SEG_STORAGE:
-        raise SAMMixError(f"{path}: this DICOM file is no SEG, so no mask")
     with quiet_pydicom():
         try:
+            if str(header.get("SOPClassUID", "")) not in SEG_STORAGE:
+                raise SAMMixError(f"{path}: this DICOM file is no SEG, so no mask")
             dataset = parse(path, force=True)
             planes, places, numbers = _frames(dataset)
             grid, slots = _grid(path, dataset, places)

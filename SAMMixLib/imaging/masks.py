@@ -16,7 +16,7 @@ from SAMMixLib.imaging.dicom_seg import Segment, read_dicom_seg
 from SAMMixLib.imaging.grid import SAME_VOXEL, AxialGrid
 from SAMMixLib.imaging.itk import image_like, name_for_itk, quiet_itk, reason, takes_name
 from SAMMixLib.imaging.nifti import MAX_VOXELS
-from SAMMixLib.imaging.volume import Volume, read_image
+from SAMMixLib.imaging.volume import Volume, read_image, text_header
 from SAMMixLib.structure import KNOWN, LIVER, SRT, Structure
 
 ROUNDING = 1e-3  # by which a float may miss an integer and still be this label
@@ -129,6 +129,7 @@ def _of_structure(segments: Sequence[Segment], structure: Structure) -> list[Seg
 
 def _slicer_segments(path: Path) -> list[Segment]:
     """The segments of a file of 3D Slicer, which may lie in layers; none where it is a plain label map."""
+    text_header(path)
     with name_for_itk(path) as name, quiet_itk():
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)

@@ -20,6 +20,7 @@ from SAMMixLib.imaging.nifti import MAX_VOXELS, VOXEL_MM, check_axes, read_nifti
 from SAMMixLib.imaging.resize import ResizeToSquare
 
 HEADER_BYTES = 1 << 16
+LONGEST_LINE = 500  # bytes of a field of NRRD; beyond some more ITK's parser overruns its own message
 METAIMAGE_AXES = tuple(b"%d" % n for n in range(1, 11))
 METAIMAGE_BYTES = {
     b"MET_CHAR": 1, b"MET_UCHAR": 1, b"MET_SHORT": 2, b"MET_USHORT": 2, b"MET_INT": 4, b"MET_UINT": 4,
@@ -155,10 +156,7 @@ def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
         raise SAMMixError(f"{path}: the file is empty")
     if suffix.startswith(".nii"):
         return read_nifti(path)
-    with path.open("rb") as stream:
-        header = stream.read(HEADER_BYTES)
-    if suffix in (".mha", ".mhd"):
-        _check_metaimage(path, header)
+    header = text_header(path)
     with name_for_itk(path) as name, quiet_itk():
         reader = sitk.ImageFileReader()
         reader.SetFileName(name)
@@ -175,12 +173,33 @@ def read_image(path: Path) -> tuple[sitk.Image, list[str]]:
             raise SAMMixError(f"{path}: the voxels cannot be read: {reason(error)}") from None
 
 
+def text_header(path: Path) -> bytes:
+    """The text at the start of an NRRD or MetaImage file.
+
+    Raises:
+        SAMMixError: it is one that ends the process in ITK's reader, or that this takes for whole where voxels are cut.
+    """
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
+        if path.name.lower().endswith((".mha", ".mhd")):
+            _check_metaimage(path, header)
+            return header
+        stream.seek(0)
+        lines = []
+        while header.startswith(b"NRRD") and (line := stream.readline(HEADER_BYTES)).strip():
+            lines.append(line)
+            free = line.startswith((b"#", b"content:")) or b":=" in line
+            if len(line) > LONGEST_LINE and not free:
+                raise SAMMixError(f"{path}: its header is not that of an NRRD file, or damaged (a line without end)")
+    return b"".join(lines)
+
+
 def _left_open(path: Path, header: bytes) -> list[str]:
     """What the text header of an NRRD or MetaImage file does not say, for which ITK takes 1 mm and upright axes."""
-    text, doubts = header.partition(b"\n\n")[0] if header.startswith(b"NRRD") else header, []
-    if not SPACING.search(text):
+    doubts = []
+    if not SPACING.search(header):
         doubts.append(f"{path}: the header gives no voxel spacing; 1 mm counts, and no volume in ml means anything")
-    if not ORIENTATION.search(text):
+    if not ORIENTATION.search(header):
         doubts.append(f"{path}: the header gives no orientation; check left and right")
     return doubts
 

@@ -17,6 +17,7 @@ from odd_files import hu, phantom, to_ras, write_nifti
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.grid import AxialGrid
+from SAMMixLib.imaging.masks import read_mask
 from SAMMixLib.imaging.volume import read_volume
 
 LEFT, POSTERIOR, LOW = phantom().ct.GetOrigin()
@@ -195,3 +196,12 @@ def test_metaimage_headers_that_end_the_process_in_itk(tmp_path, line, other, wh
     assert content.count(line.encode()) == 1
     (tmp_path / "ct.mha").write_bytes(content.replace(line.encode(), other.encode("latin-1")))
     comes_to(tmp_path / "ct.mha", f"refused: {why}")
+
+
+@pytest.mark.parametrize("line", ["type: ", "sizes: 96 96 ", "space: ", ""])
+@pytest.mark.parametrize("read", [read_volume, read_mask])
+def test_nrrd_headers_that_end_the_process_in_itk(tmp_path, line, read):
+    content = f"NRRD0005\n# {'x' * 9000}\ntype: short\ndimension: 3\n{line}{'[' * 5000}\nencoding: raw\n\n".encode()
+    (tmp_path / "ct.nrrd").write_bytes(content + hu().tobytes())
+    with pytest.raises(SAMMixError, match="a line without end"):
+        read(tmp_path / "ct.nrrd")
