@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.protocol import read_protocol
 from SAMMixLib.files import atomic, sha256_of, write_text
 from SAMMixLib.models.card import open_bundle
+from SAMMixLib.models.registry import import_model
 from SAMMixLib.training.recipe import read_recipe
 
 
@@ -73,3 +75,23 @@ def test_json_nested_beyond_all_bounds_is_damaged_wherever_it_is_read(tmp_path):
     ):
         with pytest.raises(SAMMixError, match="nested too deeply"):
             read(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("kind", ["dense", "encrypted", "cut", "of another kind"])
+def test_zip_files_that_are_none_of_ours_are_refused_and_leave_nothing(tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "home"))
+    source = tmp_path / "in.zip"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("sammix.json", bytes(50 << 20) if kind == "dense" else b"{}" * 100)
+    content = bytearray(source.read_bytes())
+    if kind == "encrypted":
+        for place in (6, content.index(b"PK\x01\x02") + 8):
+            content[place] |= 1
+    elif kind == "of another kind":  # a way of packing that zipfile does not know
+        for place in (8, content.index(b"PK\x01\x02") + 10):
+            content[place] = 97
+    source.write_bytes(content[:-30] if kind == "cut" else content)
+    for read in (import_model, lambda path: TrainingSet.import_(path, tmp_path / "set")):
+        with pytest.raises(SAMMixError, match=r"in\.zip: not a readable zip file of a"):
+            read(source)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and file != source]

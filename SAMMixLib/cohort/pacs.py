@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.imaging.dicom import is_dicom, parse
+from SAMMixLib.imaging.dicom import is_dicom, parse, quiet_pydicom
 
 TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
@@ -325,9 +325,10 @@ def _header(path: str) -> Any:
     try:
         if not is_dicom(Path(path)):
             return None
-        header = parse(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
-        for _ in header:
-            pass  # pydicom parses a value when it is asked for: here, where what is damaged is known to be so
+        with quiet_pydicom():
+            header = parse(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+            for _ in header:
+                pass  # pydicom parses a value when it is asked for: here, where what is damaged is known to be so
         is_directory = header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY
         return header if header.get("Modality") and not is_directory else None
     except Exception:  # pydicom raises what its parsers raise

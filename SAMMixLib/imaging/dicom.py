@@ -222,7 +222,8 @@ def _read_files(paths: Iterable[Path]) -> tuple[list[File], list[Path]]:
 def _file(path: Path, header: Dataset) -> File:
     """Raises ValueError where the header holds what no DICOM file can."""
     try:
-        return _parsed(path, header)
+        with quiet_pydicom():
+            return _parsed(path, header)
     except MemoryError:
         raise
     except Exception as error:  # pydicom parses values when they are asked for, and raises what its parsers raise

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import atomic, atomic_folder
+from SAMMixLib.files import atomic, atomic_folder, unzip
 from SAMMixLib.models.card import CARD, FILES, Bundle, open_bundle, verify_bundle
 from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
@@ -124,11 +124,8 @@ def export_model(name: str, target: Path) -> Path:
 
 def _unzip(source: Path, folder: Path) -> Path:
     """The folder in the archive that holds the card."""
-    try:
-        with zipfile.ZipFile(source) as archive:
-            archive.extractall(folder)  # zipfile keeps members inside the folder
-    except (zipfile.BadZipFile, OSError) as error:
-        raise SAMMixError(f"{source}: not a readable zip file of a model bundle ({error})") from None
+    for _ in unzip(source, folder, "a model bundle"):
+        pass
     cards = sorted(folder.rglob(CARD))
     if len(cards) != 1:
         raise SAMMixError(f"{source}: holds {len(cards)} model bundles; give a zip file of one")

@@ -441,3 +441,12 @@ def test_a_damaged_length_costs_no_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 50 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_values_that_break_a_rule_and_can_be_read_are_no_remark_of_pydicoms(tmp_path, recwarn):
+    modern(tmp_path, SeriesNumber=77, SliceThickness=3)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        assert content.count(b"IS\x02\x0077") == 1
+        path.write_bytes(content.replace(b"IS\x02\x0077", b"IS\x02\x007A"))
+    assert reads_as_hu(tmp_path) == () and not recwarn.list

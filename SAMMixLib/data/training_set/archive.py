@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from SAMMixLib.data.training_set.card import CARD, Card
 from SAMMixLib.data.training_set.journal import JOURNAL, SLICES, Journal, lines
 from SAMMixLib.data.training_set.slice_files import read_slice_file
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.files import atomic, new_folder
+from SAMMixLib.files import atomic, new_folder, unzip
 
 
 def verified_in_steps(journal: Journal) -> Iterator[None]:
@@ -60,13 +59,7 @@ def import_in_steps(source: Path, folder: Path) -> Iterator[None]:
     """
     with new_folder(folder) as beside:
         unpacked = beside.with_name("zip")
-        try:
-            with zipfile.ZipFile(source) as archive:
-                for member in archive.infolist():
-                    archive.extract(member, unpacked)  # zipfile keeps members inside the folder
-                    yield
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise SAMMixError(f"{source}: not a readable zip file of a training set ({error})") from None
+        yield from unzip(source, unpacked, "a training set")
         cards = list(unpacked.rglob(CARD))
         if len(cards) != 1:
             raise SAMMixError(f"{source}: holds {len(cards)} training sets; give a zip file of one")
