@@ -20,7 +20,7 @@ from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.inference.device import Runtime, choose_device, choose_dtype
 from SAMMixLib.inference.postprocessing import hysteresis_threshold
 from SAMMixLib.inference.quality import SIGNS, QualityModel
-from SAMMixLib.inference.scan import smooth_boxes
+from SAMMixLib.inference.scan import Scan, smooth_boxes
 from SAMMixLib.inference.segmenter import Segmenter, prepare
 from SAMMixLib.models.build import build_model
 from SAMMixLib.models.bundle import load_bundle, save_bundle
@@ -63,6 +63,19 @@ def test_a_model_with_an_estimate_tells_the_dice_to_expect(segmenter, phantom, t
     masked = result.slice_masks.any(axis=(1, 2))
     assert masked.any() and np.allclose(result.expected_dice[masked], 0.9)
     assert np.isnan(result.expected_dice[~masked]).all()
+
+
+def test_the_gate_of_the_config_decides_on_a_scan(segmenter, phantom, tmp_path):
+    """Of five slices the third is unsure: the interval keeps it, the thresholds do not."""
+    sitk.WriteImage(phantom.ct[:, :, 6:11], str(tmp_path / "ct.nrrd"))
+    volume = read_volume(tmp_path / "ct.nrrd")
+    for gate, expected in (("hysteresis", [True, True, False, True, True]), ("interval", [True] * 5)):
+        settings = replace(segmenter.config.volume, gate=gate)
+        scan = Scan(replace(segmenter, config=replace(segmenter.config, volume=settings)), volume)
+        scan._classify = lambda ks, progress, scan=scan: scan.p_liver.__setitem__(..., [0.99, 0.99, 0.2, 0.99, 0.99])
+        scan.cams[:, 100:140, 60:120] = 1
+        result = scan.segment()
+        assert (result.gate, result.prompted.tolist()) == (gate, expected)
 
 
 def test_the_estimate_lies_in_the_card(segmenter, tmp_path):

@@ -141,6 +141,15 @@ def test_the_models_own_thresholds_are_told_and_drawn(result, tmp_path):
     assert np.ptp(rows) < 6 and np.ptp(columns) > 1000  # one line more, across the chart
 
 
+def test_the_rule_along_z_is_told(result, tmp_path):
+    page = write_report(replace(result, gate="interval"), tmp_path, "case").read_text(encoding="utf-8")
+    words = " ".join(page.split())
+    assert (
+        "the likeliest run of slices is prompted if one of them reaches 0.70; slices above 0.28 speak for it" in words
+    )
+    assert json.loads((tmp_path / "report.json").read_text())["gate"] == "interval"
+
+
 def test_the_dice_to_expect_is_told_where_the_model_can(result, tmp_path):
     assert "without a reference" not in write_report(result, tmp_path, "case").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] is None

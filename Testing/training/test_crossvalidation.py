@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from SAMMixLib.training import crossvalidation
 from SAMMixLib.training.crossvalidation import CrossValidation, patient_folds
 from SAMMixLib.training.recipe import Recipe, read_recipe
 
+REPOSITORY = Path(__file__).parents[2]
 NAMES = [f"p{n}" for n in range(7)]
 
 
@@ -136,6 +138,14 @@ def test_the_command_leaves_figures_and_the_estimate(recipe, trained, tmp_path, 
     fitted = QualityModel.from_dict(json.loads((out / "quality.json").read_text()))
     assert np.nanmin(fitted.expected_dice(np.full((1, len(SIGNS)), 0.0))) > 0.5
     assert json.loads((out / "evaluation.json").read_text())["summary"]["volume_dice"]["value"] == 1
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "Resources" / "recipes").glob("*.json")), ids=lambda p: p.stem)
+def test_the_recipes_that_are_kept_hold_no_patient_in_two_sets(path):
+    recipe = read_recipe(path)
+    left_out = {name for source in recipe.sources for name in source.exclude}
+    assert len(set(recipe.same.values())) == len(recipe.same) and not left_out & set(recipe.same)
+    assert not set(recipe.validation) & {*recipe.same, *recipe.same.values()}  # their other names are left out
 
 
 def test_a_recipe_holds_both_names_of_a_patient_out(recipe, tmp_path):
