@@ -11,7 +11,7 @@ from SAMMixLib.commands.common import add_device_options, positive, progress_bar
 
 def add_command(commands) -> None:
     parser = commands.add_parser("crossvalidate", help="score a recipe by cross-validation", description=__doc__)
-    parser.add_argument("recipe", type=Path, metavar="FILE", help="a recipe such as Resources/recipes/next-starter.json")
+    parser.add_argument("recipe", type=Path, metavar="FILE", help="such as Resources/recipes/next-starter.json")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the recipe's relative paths start")
     parser.add_argument("--folds", type=positive, default=5, help="default: 5")
     parser.add_argument(
