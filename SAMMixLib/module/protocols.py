@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class Worker(Protocol):
     """The client of the worker process, see ``SAMMixLib.worker``."""
 
-    folder: Path | None
+    folder: Path | None  # from start on
     log_path: Path | None
-    alive: bool
     pid: int | None  # from hello on
 
+    @property
+    def alive(self) -> bool: ...
     def start(self) -> None: ...
     def request(self, request: Request) -> int: ...
     def poll(self) -> list[tuple[int | None, Message]]: ...
@@ -36,11 +37,14 @@ class Case(Protocol):
     Long work comes as an iterator of short steps, so that the caller can look after its events between them.
     """
 
-    key: str  # tells cases apart, and changes with the voxels
-    present: bool  # whether the scan is in the scene still
     structure: Structure  # which segment is meant; the session sets it
-    version: str  # of the segment: new with each write, and back again by an undo
 
+    @property
+    def key(self) -> str: ...  # tells cases apart, and changes with the voxels
+    @property
+    def present(self) -> bool: ...  # whether the scan is in the scene still
+    @property
+    def version(self) -> str: ...  # of the segment: new with each write, and back again by an undo
     def check(self) -> tuple[bool, str, list[str]]: ...
     def size(self) -> tuple[int, float]: ...  # slices, mm along them
     def current_slice(self) -> int | None: ...
@@ -58,11 +62,14 @@ class Case(Protocol):
 class Source(Protocol):
     """One CT that slices are collected from. Slices are the k of the axial stack, at full resolution."""
 
-    name: str
-    patient: str  # as the training set knows the scan; empty until `identify` has come to its end
-    total: int
-    spacing: tuple[float, float]  # mm (row, column)
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def patient(self) -> str: ...  # as the training set knows the scan; empty until `identify` has come to its end
+    @property
+    def total(self) -> int: ...
+    @property
+    def spacing(self) -> tuple[float, float]: ...  # mm (row, column)
     def identify(self) -> Iterator[None]: ...
     def images(self, ks: Sequence[int]) -> np.ndarray: ...  # int16 [n, h, w], HU
     def masks(self, ks: Sequence[int], structure: Structure) -> np.ndarray: ...  # uint8 [n, h, w]

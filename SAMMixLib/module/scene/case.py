@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -44,20 +44,19 @@ class Case:
 
     Attributes:
         structure: which segment is meant; the session sets what its model segments.
-        drawing: what is drawn over it; None without overlays.
     """
 
     def __init__(
         self,
         volumeNode,
-        segmentationNode=None,
+        segmentationNode: Any = None,
         overlays: Overlays | None = None,
         saveStateForUndo: Callable[[], None] = lambda: None,
-        editorNode=None,
+        editorNode: Any = None,
     ):
         self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
         self.structure = LIVER
-        self.drawing = CaseDrawing(volumeNode, overlays) if overlays is not None else None
+        self._drawing = CaseDrawing(volumeNode, overlays) if overlays is not None else None
         self._saveStateForUndo = saveStateForUndo
         self._checked: tuple = ()
         self._areas: tuple = ()  # of which voxels, and mm2 by slice
@@ -175,10 +174,16 @@ class Case:
 
     def show(self, findings: Findings) -> Iterator[None]:
         """Draw heat map, chart and box of what was found."""
-        if self.drawing is not None:
-            yield from self.drawing.take(findings)
+        if self._drawing is not None:
+            yield from self._drawing.take(findings)
 
     # What the widget asks
+
+    @property
+    def drawing(self) -> CaseDrawing:
+        """What is drawn over it; a case without overlays has none."""
+        assert self._drawing is not None
+        return self._drawing
 
     def watchSegment(self, callback: Callable[[], None]) -> Watch:
         """Call back whenever the voxels of the segmentation may have changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import qt
 import slicer
@@ -35,7 +36,7 @@ class Desk:
         self.session, self.choose = session, choose
         self.case: Case | None = None
         self._editor = editor
-        self._parameters = None
+        self._parameters: Any = None
         self._listeners: list[Callable[[], None]] = []
         self._updated = 0.0
         self._entered = self._muted = False
@@ -142,9 +143,10 @@ class Desk:
 
     def useSegmentation(self, segmentation) -> None:
         """Go on with another segmentation; None for one that the next result makes."""
-        self.case.segmentationNode = segmentation
-        self._writeBack()
-        self._observe()
+        if self.case is not None:
+            self.case.segmentationNode = segmentation
+            self._writeBack()
+            self._observe()
 
     def jump(self, k: int | None) -> None:
         if self.case is not None and k is not None:
@@ -182,14 +184,15 @@ class Desk:
         for watch in self._observed:
             watch.stop()
         self._observed = []
-        segmentation = self.case.segmentationNode if self.case else None
-        if self.case:
-            self._observed.append(watchSlice(self.case.volumeNode, self.onSlice))
-        if segmentation:
-            self._observed.append(self.case.watchSegment(lambda: self._editTimer.start(EDIT_MS)))
+        case = self.case
+        segmentation = case.segmentationNode if case else None
+        if case:
+            self._observed.append(watchSlice(case.volumeNode, self.onSlice))
+        if case and segmentation:
+            self._observed.append(case.watchSegment(lambda: self._editTimer.start(EDIT_MS)))
         self._editor.setSegmentationNode(segmentation)
-        if segmentation:  # without one there is nothing to edit on the volume
-            self._editor.setSourceVolumeNode(self.case.volumeNode)
+        if case and segmentation:  # without one there is nothing to edit on the volume
+            self._editor.setSourceVolumeNode(case.volumeNode)
         self._showChart()
 
     def _showChart(self) -> None:
@@ -199,11 +202,12 @@ class Desk:
     def _beforeWrite(self) -> None:
         """The surface goes first: Slicer would make it again at once, on the main thread."""
         self._editor.saveStateForUndo()
-        removeSurface(self.case.segmentationNode)
+        if self.case is not None:
+            removeSurface(self.case.segmentationNode)
 
     def _measure(self) -> None:
         """What can be said of the segment as it is now."""
-        if (findings := self.findings) is not None:
+        if self.case is not None and (findings := self.findings) is not None:
             self.case.drawing.chart(findings)
             self._showChart()
 
@@ -233,7 +237,8 @@ class Desk:
         self._timer.start(BUSY_MS if self.session.busy or self._surfaces.busy else IDLE_MS)
 
     def onSlice(self, k: int | None) -> None:
-        self.case.drawing.update(self.findings)
+        if self.case is not None:
+            self.case.drawing.update(self.findings)
         self.update()
 
     def onEdited(self) -> None:
