@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from SAMMixLib.module.case_state import Box
 from SAMMixLib.module.session.segment_view import correct_look
 from SAMMixLib.module.widgets.desk import Desk
 from SAMMixLib.module.widgets.dress import Dress
@@ -36,15 +37,16 @@ class CorrectTab:
             self.desk.case.drawing.editBox((lambda k, box: self.correct(k, [box])) if on else None)
 
     def onLiver(self) -> None:
-        self.correct(self.desk.case.current_slice(), None)
+        self.correct(self.desk.slice, None)
 
     def onNoLiver(self) -> None:
-        self.correct(self.desk.case.current_slice(), [])
+        self.correct(self.desk.slice, [])
 
-    def correct(self, k: int, boxes) -> None:
-        self.desk.session.correct(self.desk.case, {k: boxes})
-        if not self.desk.session.correcting:  # refused: the box goes back to where it was
-            self.desk.case.drawing.update(self.desk.findings)
+    def correct(self, k: int | None, boxes: list[Box] | None) -> None:
+        if (case := self.desk.case) is not None and k is not None:
+            self.desk.session.correct(case, {k: boxes})
+            if not self.desk.session.correcting:  # refused: the box goes back to where it was
+                case.drawing.update(self.desk.findings)
         self.desk.acted()
 
     def update(self) -> None:

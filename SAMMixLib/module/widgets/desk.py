@@ -69,6 +69,11 @@ class Desk:
         """What is known of the case."""
         return self.session.findings(self.case)
 
+    @property
+    def slice(self) -> int | None:
+        """The slice of the case that is looked at; None without a case, or off its stack."""
+        return self.case.current_slice() if self.case else None
+
     # Life cycle
 
     def enter(self, warmUp: bool) -> None:

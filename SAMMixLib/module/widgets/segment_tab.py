@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from SAMMixLib.module import texts
+from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.choice import isForeign, referenceVolume
 from SAMMixLib.module.session.segment_view import look
 from SAMMixLib.module.widgets.desk import Desk
@@ -40,25 +41,25 @@ class SegmentTab:
         desk.listen(self.update)
 
     def onSegment(self) -> None:
-        session = self.desk.session
+        session, case = self.desk.session, self.desk.case
         if session.busy and not session.correcting:
             session.cancel()
-        elif self._mayWrite() and self._install():
+        elif case is not None and self._mayWrite(case) and self._install():
             slices = self._slices()
-            session.segment(self.desk.case, slices)
+            session.segment(case, slices)
             self._whole = session.busy and slices is None
         self.desk.acted()
 
     def _slices(self) -> list[int] | None:
         """Those that are to be segmented; None for all."""
         alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
-        k = self.desk.case.current_slice() if alone and self.desk.case else None
+        k = self.desk.slice if alone else None
         return None if k is None else [k]
 
-    def _mayWrite(self) -> bool:
+    def _mayWrite(self, case: Case) -> bool:
         """Whether the result may go into the segmentation; the user is asked where it holds another scan's."""
-        node = self.desk.case.segmentationNode
-        if node is None or not isForeign(node, self.desk.case.volumeNode):
+        node = case.segmentationNode
+        if node is None or not isForeign(node, case.volumeNode):
             return True
         owner = referenceVolume(node)
         answer = self.desk.choose(texts.foreign_question(owner.GetName() if owner else node.GetName()))
@@ -75,13 +76,16 @@ class SegmentTab:
         self.desk.update()
 
     def onWindow(self) -> None:
-        self.desk.case.drawing.liverWindow()
+        if self.desk.case is not None:
+            self.desk.case.drawing.liverWindow()
 
     def onLargest(self) -> None:
-        self.desk.jump(self.desk.findings.largest)
+        if (findings := self.desk.findings) is not None:
+            self.desk.jump(findings.largest)
 
     def onReview(self) -> None:
-        self.desk.case.jumpToReview(self.desk.findings)
+        if self.desk.case is not None and (findings := self.desk.findings) is not None:
+            self.desk.case.jumpToReview(findings)
 
     def update(self, *_) -> None:
         """Bring the tab into line with the session; a whole scan that is through is shown where it is largest."""

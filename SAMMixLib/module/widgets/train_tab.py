@@ -86,7 +86,8 @@ class TrainTab:
         return self.desk.case
 
     def onUseSlice(self) -> None:
-        self.collector.take(self.source(), [self.case.current_slice()], "accepted")
+        if (k := self.desk.slice) is not None:
+            self.collector.take(self.source(), [k], "accepted")
         self._acted()
 
     def onUseEdited(self) -> None:
@@ -98,14 +99,15 @@ class TrainTab:
         self._acted()
 
     def onEmptySlice(self) -> None:
-        self.collector.exclude(self.source(), self.case.current_slice())
+        if (k := self.desk.slice) is not None:
+            self.collector.exclude(self.source(), k)
         self._acted()
 
     def onMakeSegment(self) -> None:
         """An empty segment of the structure, and the place to draw it."""
-        segmentation, segmentId = makeSegment(
-            self.case.volumeNode, self.case.segmentationNode, self.collector.structure
-        )
+        if (case := self.case) is None:
+            return
+        segmentation, segmentId = makeSegment(case.volumeNode, case.segmentationNode, self.collector.structure)
         self.desk.useSegmentation(segmentation)
         self.ui.segmentEditor.setCurrentSegmentID(segmentId)
         self.ui.tabs.currentIndex = self.ui.tabs.indexOf(self.ui.correctTab)
@@ -151,6 +153,8 @@ class TrainTab:
             self._acted()
 
     def onExportSet(self) -> None:
+        if self.collector.set is None:
+            return
         name = f"{self.collector.set.name}.zip"
         path = qt.QFileDialog.getSaveFileName(None, "Export the training set", name, "Zip files (*.zip)")
         if path:
@@ -164,11 +168,11 @@ class TrainTab:
     def onTrain(self) -> None:
         if self.training.busy:
             self.training.stop()
-        elif self._install():
-            name = self.ui.modelNameEdit.text.strip() or new_name(self.collector.set.structure.name)
+        elif (target := self.collector.set) is not None and self._install():
+            name = self.ui.modelNameEdit.text.strip() or new_name(target.structure.name)
             self.ui.modelNameEdit.text = name
             parent, preset = chosen(self.ui.parentSelector), chosen(self.ui.presetSelector)
-            self.training.train(self.collector.set, parent, preset, name)
+            self.training.train(target, parent, preset, name)
         self._acted()
 
     def onResume(self) -> None:
@@ -191,10 +195,12 @@ class TrainTab:
         self._timer.start(BUSY_MS)
 
     def _here(self, spinBox) -> None:
-        spinBox.value = self.case.current_slice()
+        if (k := self.desk.slice) is not None:
+            spinBox.value = k
 
     def source(self) -> CaseSource:
         """Of the case; the same as long as its voxels are, since finding its name takes a look at them all."""
+        assert self.case is not None
         known = (self.case, self.case.scan)
         if self._source[:2] != known:
             self._source = (*known, CaseSource(self.case))
