@@ -46,7 +46,9 @@ class Child:
                 env=_child_environment(environment),
                 **_apart(),
             )
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._reader = threading.Thread(target=self._read, args=(self._stdout,), daemon=True)
         self._reader.start()
 
     @property
@@ -61,8 +63,8 @@ class Child:
     def send(self, line: bytes) -> None:
         """Write a line. That nobody reads it any more is seen by :attr:`lines`."""
         with contextlib.suppress(OSError):
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._stdin.write(line)
+            self._stdin.flush()
 
     def wait(self, seconds: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -76,10 +78,10 @@ class Child:
             _kill_tree(self.pid, worker)
         self.wait(CLOSE_SECONDS)
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._stdin.close()
         self._reader.join(CLOSE_SECONDS)
         if not self._reader.is_alive():
-            self._process.stdout.close()
+            self._stdout.close()
 
     def cause_of_death(self, worker: int | None) -> tuple[ErrorKind, str]:
         """Kind and text for the user; `worker` is the number that it gave in its hello."""

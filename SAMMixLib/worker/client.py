@@ -118,7 +118,7 @@ class WorkerClient:
         if self.alive:
             return
         if self._child is not None:  # nobody has polled since it ended
-            self._end(*self._cause_of_death())
+            self._end(*self._cause_of_death(self._child))
         self._last_words: Failed | None = None
         self._refused = ""  # why its hello is not understood
         self._ended: float | None = None  # when the end was first seen
@@ -229,7 +229,7 @@ class WorkerClient:
             self._last_words = message
             return False
         elif not isinstance(message, LogLine):
-            if self._pending.pop(number, None) is None:
+            if number is None or self._pending.pop(number, None) is None:
                 return False
             self._failed |= isinstance(message, Failed) and message.kind is ErrorKind.INTERNAL
         return True
@@ -240,7 +240,7 @@ class WorkerClient:
         if any(signs):
             self._ended = self._ended or now
             if all(signs) or now - self._ended > 1:  # a child of the process may still hold the pipe
-                self._end(*self._cause_of_death())
+                self._end(*self._cause_of_death(child))
             return
         first = next(iter(self._pending.values()), None)
         if self._refused:
@@ -253,10 +253,10 @@ class WorkerClient:
         elif first and self.pid and first.waited > first.request.patience:
             self._end(ErrorKind.TIMEOUT, f"Nothing has moved for {first.waited:.0f} s; run it again.")
 
-    def _cause_of_death(self) -> tuple[ErrorKind, str]:
+    def _cause_of_death(self, child: Child) -> tuple[ErrorKind, str]:
         if self._last_words:
             return self._last_words.kind, self._last_words.message
-        return self._child.cause_of_death(self.pid)
+        return child.cause_of_death(self.pid)
 
     def _end(self, kind: ErrorKind, text: str) -> None:
         """Make sure that the process is gone, and tell every request."""
@@ -267,7 +267,8 @@ class WorkerClient:
 
     def _kill(self) -> None:
         child, self._child = self._child, None
-        child.kill(self.pid)
+        if child is not None:
+            child.kill(self.pid)
 
     def _failure(self, kind: ErrorKind, text: str) -> Failed:
         return Failed(kind, text, str(self.log_path or ""))

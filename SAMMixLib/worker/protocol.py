@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from SAMMixLib.errors import SAMMixError
 
@@ -72,8 +72,11 @@ class Message:
 # To the worker, each under the answer to it
 
 
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+
 @dataclass(frozen=True)
-class Request(Message):
+class Request(Message, Generic[AnswerT]):
     """What a client asks for. ``patience`` is how many seconds it waits without any progress."""
 
     patience: ClassVar[float] = 600.0  # a batch of a large backbone on a slow CPU takes minutes
@@ -91,7 +94,7 @@ class Loaded(Message):
 
 
 @dataclass(frozen=True)
-class Load(Request):
+class Load(Request[Loaded]):
     """Hold a model, by its name or folder. Nothing is done where it is held already."""
 
     patience = 300.0
@@ -127,7 +130,7 @@ class Segmented(Message):
 
 
 @dataclass(frozen=True)
-class Segment(Request):
+class Segment(Request[Segmented]):
     """Segment a volume, a file, or only its ``slices``."""
 
     volume: str
@@ -154,7 +157,7 @@ class Resegmented(Message):
 
 
 @dataclass(frozen=True)
-class Resegment(Request):
+class Resegment(Request[Resegmented]):
     """Segment slices of the last volume again."""
 
     patience = 120.0
@@ -170,7 +173,7 @@ class Suggested(Message):
 
 
 @dataclass(frozen=True)
-class Suggest(Request):
+class Suggest(Request[Suggested]):
     """Rank the slices of the last volume that are not ``labelled``."""
 
     labelled: list[int]
@@ -196,7 +199,7 @@ class Trained(Message):
 
 
 @dataclass(frozen=True)
-class Train(Request):
+class Train(Request[Trained]):
     """Fine-tune ``model`` on the training set in the folder ``slices``; goes on where the folder ``run`` stands."""
 
     slices: str
@@ -214,7 +217,7 @@ class Unloaded(Message):
 
 
 @dataclass(frozen=True)
-class Unload(Request):
+class Unload(Request[Unloaded]):
     """Let model and embeddings go, and their memory."""
 
     patience = 60.0
@@ -349,10 +352,12 @@ def _read(kind: Any, value: Any) -> Any:
         return tuple(_read(each, part) for each, part in zip(args, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {args[0](key): _read(args[1], each) for key, each in value.items()}
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _build(kind, value)
-    if isinstance(kind, type) and (issubclass(kind, Enum) or (kind is float and type(value) is int)):
+    if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
+    if kind is float and type(value) is int:
+        return float(value)
     if type(value) is not kind:
         raise ValueError(f"{value!r:.80} is no {getattr(kind, '__name__', kind)}")
     return value

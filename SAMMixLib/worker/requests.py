@@ -17,6 +17,7 @@ import torch
 
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.files import write_arrays
+from SAMMixLib.imaging.boxes import PixelBox
 from SAMMixLib.imaging.itk import quiet_itk
 from SAMMixLib.imaging.volume import read_volume
 from SAMMixLib.inference.device import Runtime, choose_device
@@ -79,13 +80,14 @@ class Workbench:
 def load(bench: Workbench, progress: Progress, asked: Load) -> Loaded:
     folder = find_model(asked.model)
     wanted = (folder, open_bundle(folder).card, asked.device, asked.dtype, asked.batch_size)
-    if bench.loaded != wanted:
+    segmenter = bench.segmenter
+    if segmenter is None or bench.loaded != wanted:
         _drop(bench)
         progress(Stage.LOAD, 0, 1)
-        bench.segmenter = Segmenter.from_bundle(folder, asked.device, asked.dtype, batch_size=asked.batch_size)
+        segmenter = Segmenter.from_bundle(folder, asked.device, asked.dtype, batch_size=asked.batch_size)
+        bench.segmenter = segmenter
         bench.loaded = wanted
         progress(Stage.LOAD, 1, 1)
-    segmenter = bench.segmenter
     return Loaded(
         name=segmenter.name,
         device=str(segmenter.device),
@@ -116,7 +118,7 @@ def segment(bench: Workbench, progress: Progress, asked: Segment) -> Segmented:
     return Segmented(
         **written,
         slices_total=len(result.mask),
-        boxes={k: scan.bounds(k) for k in range(len(result.mask)) if result.boxes[k]},
+        boxes={k: [*scan.bounds(k)] for k in range(len(result.mask)) if result.boxes[k]},
         p_liver=_numbers(result.p_liver[ks]),
         predicted_iou=_numbers(result.predicted_iou[ks]),
         area_mm2=_numbers(result.area_mm2[ks]),
@@ -133,11 +135,12 @@ def segment(bench: Workbench, progress: Progress, asked: Segment) -> Segmented:
 def resegment(bench: Workbench, progress: Progress, asked: Resegment) -> Resegmented:
     if bench.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
-    result = bench.scan.resegment({each.k: each.boxes for each in asked.slices}, progress)
+    prompts = {each.k: None if each.boxes is None else [PixelBox(*box) for box in each.boxes] for each in asked.slices}
+    result = bench.scan.resegment(prompts, progress)
     return Resegmented(
         **bench.write("resegment", mask=sitk.GetImageFromArray(result.mask.astype(np.uint8))),
         slices=result.slices,
-        boxes=dict(zip(result.slices, result.boxes, strict=True)),
+        boxes={k: [*boxes] for k, boxes in zip(result.slices, result.boxes, strict=True)},
         predicted_iou=_numbers(result.predicted_iou),
         area_mm2=_numbers(result.area_mm2),
     )

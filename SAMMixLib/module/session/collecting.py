@@ -88,9 +88,13 @@ class Collector:
     def export(self, target: Path) -> None:
         """Write the open set as one zip file."""
 
+        opened = self.set
+        if opened is None:
+            return
+
         def steps() -> Iterator[None]:
             self.message = f"Writing {target.name}"
-            yield from self.set.export_in_steps(target)
+            yield from opened.export_in_steps(target)
             self.message = f"Wrote {target.name}."
 
         self._work.append(steps())
@@ -101,10 +105,10 @@ class Collector:
         """Add slices with their mask as it stands; one without any of the structure counts as a slice without it."""
         ks = sorted(ks)
 
-        def begin() -> Iterator[None]:
-            masks = source.masks(ks, self.structure)
+        def begin(opened: TrainingSet) -> Iterator[None]:
+            masks = source.masks(ks, opened.structure)
             labels = {k: bool(mask.any()) for k, mask in zip(ks, masks, strict=True)}
-            return self._add(self.set, source, labels, how, masks)
+            return self._add(opened, source, labels, how, masks)
 
         self._begin(begin)
 
@@ -115,7 +119,7 @@ class Collector:
 
     def exclude(self, source: Source, k: int) -> None:
         """Add a slice as one without the structure, whatever the segment holds there."""
-        self._begin(lambda: self._add(self.set, source, {k: False}, "said to be without"))
+        self._begin(lambda opened: self._add(opened, source, {k: False}, "said to be without"))
 
     def label(self, source: Source, first: int, last: int, rest: bool, leave_out: Iterable[int] | None = None) -> None:
         """Image-level labels: the structure is in slices first to last, and nowhere else if `rest` is to be labelled.
@@ -125,29 +129,33 @@ class Collector:
         """
         low, high = min(first, last), max(first, last)
 
-        def steps() -> Iterator[None]:
+        def steps(opened: TrainingSet) -> Iterator[None]:
             if low < 0 or high >= source.total:
                 raise SAMMixError(f"{source.name} has slices 0 to {source.total - 1}, not {low} to {high}")
             labels = {k: low <= k <= high for k in (range(source.total) if rest else range(low, high + 1))}
             without = leave_out
             if without is None:
                 others = [k for k, inside in labels.items() if not inside]
-                masks = source.masks(others, self.structure)
+                masks = source.masks(others, opened.structure)
                 without = [k for k, mask in zip(others, masks, strict=True) if mask.any()]
             for k in without:
                 labels.pop(k, None)
-            yield from self._add(self.set, source, labels, "range")
+            yield from self._add(opened, source, labels, "range")
             if without:
-                self.message += f" Left out: {slices_text(without)}, where the segment shows {self.structure.name}."
+                self.message += f" Left out: {slices_text(without)}, where the segment shows {opened.structure.name}."
 
         self._begin(steps)
 
     def set_active(self, entries: Iterable[Entry], active: bool) -> None:
         """Tick or untick slices: only ticked ones are trained on."""
 
+        opened = self.set
+        if opened is None:
+            return
+
         def write() -> None:
-            self.set.set_active([(entry.patient, entry.slice) for entry in entries], active)
-            self._read()
+            opened.set_active([(entry.patient, entry.slice) for entry in entries], active)
+            self._read(opened)
 
         self._guarded(write)
 
@@ -160,6 +168,8 @@ class Collector:
         """uint8 [rows, columns, 3]; reads the slice the first time. None where it cannot be read."""
         where = (entry.file, entry.row)
         if where not in self._thumbnails:
+            if self.set is None:
+                return None
             try:
                 image, mask = self.set.load(entry)
             except SAMMixError as error:
@@ -186,12 +196,14 @@ class Collector:
 
     # Inside
 
-    def _begin(self, work: Callable[[], Iterator[None]]) -> None:
+    def _begin(self, work: Callable[[TrainingSet], Iterator[None]]) -> None:
+        """Begin work on the set that is open now; one is made where there is none."""
         if self.set is None:
             self.create(LIVER.name)
-        if self.set is not None:
+        opened = self.set
+        if opened is not None:
             self.message = ""
-            self._guarded(lambda: self._work.append(work()))
+            self._guarded(lambda: self._work.append(work(opened)))
 
     def _add(
         self, target: TrainingSet, source: Source, labels: dict[int, bool], how: str, masks: np.ndarray | None = None
@@ -220,17 +232,17 @@ class Collector:
             self.message = f"Writing, {start + len(some)} of {len(ks)} slices"
             yield
         if target is self.set:
-            self._read()
+            self._read(target)
         self.message = _told(ks, labels, kept, target.structure.name)
 
     def _take(self, opened: TrainingSet) -> None:
         self.set = opened
         self._settings.set("training_set", str(opened.folder))
         self._thumbnails.clear()
-        self._read()
+        self._read(opened)
 
-    def _read(self) -> None:
-        self.entries = self.set.entries()
+    def _read(self, opened: TrainingSet) -> None:
+        self.entries = opened.entries()
         self.changes += 1
 
     def _guarded(self, action: Callable[[], object], work: Iterator[None] | None = None) -> None:

@@ -33,7 +33,7 @@ class Comparison:
         self.text = ""
         self.other: Case | None = None
         self._session, self._make_case, self._compare = session, make_case, compare
-        self._running: tuple[Case, str] | None = None  # what is compared with, and the model's name
+        self._running: tuple[Case, Case, str] | None = None  # both cases, and the model's name
 
     @property
     def running(self) -> bool:
@@ -51,8 +51,9 @@ class Comparison:
 
     def begin(self, case: Case, model: str) -> None:
         """Segment the scan with the model, into a segmentation of its own."""
-        self.other, self._running = self._make_case(case, model), (case, model)
-        self._session.segment(self.other, other_model=model)
+        self.other = other = self._make_case(case, model)
+        self._running = (case, other, model)
+        self._session.segment(other, other_model=model)
         self.tick()
 
     def tick(self) -> None:
@@ -62,11 +63,11 @@ class Comparison:
         if self._session.busy:
             self.text = progress_look(self._session)["format"]
             return
-        (case, model), self._running = self._running, None
-        if self._session.error or not self.other.has_segment():
+        (case, other, model), self._running = self._running, None
+        if self._session.error or not other.has_segment():
             self.text = self._session.error or "Cancelled."
             return
-        dice, slices = self._compare(case, self.other)
+        dice, slices = self._compare(case, other)
         self.text = (
             f"Dice {texts.dice(dice)} between the scan's segmentation and that of {model}, which is shown in yellow; "
             f"they differ most in {slices}."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
 from SAMMixLib.module.protocols import Worker
-from SAMMixLib.worker.protocol import ErrorKind, Failed, Hello, Message, Progressed, Reported, Request
+from SAMMixLib.worker.protocol import AnswerT, ErrorKind, Failed, Hello, Message, Progressed, Reported, Request
 
 
 class RequestFailed(Exception):
@@ -20,20 +21,20 @@ class RequestFailed(Exception):
 
 
 @dataclass
-class Reply:
+class Reply(Generic[AnswerT]):
     """What comes of one question."""
 
     number: int
     progressed: Callable[[Progressed], None]
     reported: Callable[[Reported], None]
-    answer: Message | None = None
+    answer: AnswerT | None = None
     failure: Failed | None = None
 
     @property
     def settled(self) -> bool:
         return self.answer is not None or self.failure is not None
 
-    def result(self) -> Message | None:
+    def result(self) -> AnswerT:
         """The answer, once it is settled.
 
         Raises:
@@ -41,9 +42,10 @@ class Reply:
         """
         if self.failure is not None:
             raise RequestFailed(self.failure)
+        assert self.answer is not None
         return self.answer
 
-    def wait(self) -> Generator[None, None, Message]:
+    def wait(self) -> Generator[None, None, AnswerT]:
         """Yields until it is settled; the generator's value is the answer."""
         while not self.settled:
             yield
@@ -62,7 +64,7 @@ class WorkerConversation:
         self.worker: Worker | None = None
         self.greeted = greeted
         self._start_worker = start_worker
-        self._replies: dict[int, Reply] = {}
+        self._replies: dict[int, Reply[Any]] = {}
         self._loss = Failed(ErrorKind.CANCELLED, "Cancelled.")  # why there is no worker
 
     @property
@@ -72,7 +74,7 @@ class WorkerConversation:
     @property
     def ready(self) -> bool:
         """Whether the worker has said hello."""
-        return self.alive and self.worker.pid is not None
+        return self.worker is not None and self.worker.alive and self.worker.pid is not None
 
     def ensure(self) -> bool:
         """Make sure that there is a worker; whether it is a new one, which holds nothing.
@@ -89,10 +91,10 @@ class WorkerConversation:
 
     def ask(
         self,
-        request: Request,
+        request: Request[AnswerT],
         progressed: Callable[[Progressed], None] = lambda message: None,
         reported: Callable[[Reported], None] = lambda message: None,
-    ) -> Reply:
+    ) -> Reply[AnswerT]:
         """Ask the worker; :meth:`poll` settles the reply. Where the worker is gone, it has failed as that has."""
         if self.worker is None:
             return Reply(0, progressed, reported, failure=self._loss)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from SAMMixLib.module.protocols import Worker
 from SAMMixLib.module.session.conversation import Reply, WorkerConversation
 from SAMMixLib.module.session.settings import AUTO, Settings
 from SAMMixLib.structure import LIVER, Structure
-from SAMMixLib.worker.protocol import Hello, Load, Loaded, Message, Progressed, Request
+from SAMMixLib.worker.protocol import AnswerT, Hello, Load, Loaded, Progressed, Request
 
 
 class Engine:
@@ -26,7 +27,7 @@ class Engine:
         self.conversation = WorkerConversation(start_worker, self._greeted)
         self.structure: Structure = LIVER
         self.warm = ""
-        self.reply: Reply | None = None
+        self.reply: Reply[Any] | None = None
         self._loaded: tuple[str, str] | None = None  # model and device
 
     @property
@@ -36,6 +37,7 @@ class Engine:
     @property
     def folder(self) -> Path:
         """Where files go that the worker is to read."""
+        assert self.worker is not None and self.worker.folder is not None
         return self.worker.folder
 
     def holds(self, model: str) -> bool:
@@ -68,28 +70,28 @@ class Engine:
         """Wait for the model."""
         if self.reply is not None:
             wanted = (model, self._settings.device)
-            loaded: Loaded = yield from self._wait()
+            loaded: Loaded = yield from self._wait(self.reply)
             self._loaded, self.structure = wanted, Structure.from_dict(loaded.structure, model)
 
     def ask(
-        self, request: Request, progressed: Callable[[Progressed], None] = lambda message: None
-    ) -> Generator[None, None, Message]:
+        self, request: Request[AnswerT], progressed: Callable[[Progressed], None] = lambda message: None
+    ) -> Generator[None, None, AnswerT]:
         """Ask, and wait; the generator's value is the answer.
 
         Raises:
             RequestFailed: there is none.
         """
-        self.reply = self.conversation.ask(request, progressed)
-        return (yield from self._wait())
+        self.reply = reply = self.conversation.ask(request, progressed)
+        return (yield from self._wait(reply))
 
     def close(self) -> None:
         """Let the worker go, with the model, its embeddings and their memory."""
         self.conversation.close()
         self._forget()
 
-    def _wait(self) -> Generator[None, None, Message]:
+    def _wait(self, reply: Reply[AnswerT]) -> Generator[None, None, AnswerT]:
         try:
-            return (yield from self.reply.wait())
+            return (yield from reply.wait())
         finally:
             if self.reply is not None and self.reply.settled:
                 self.reply = None

@@ -143,7 +143,8 @@ def _bring_in(
 
 
 def _show(case: Case, findings: Findings) -> Iterator[State]:
-    yield from _each(case.show(findings), State.IMPORTING)
+    for _ in case.show(findings):
+        yield State.IMPORTING
     findings.cam = None  # the scene holds it now
 
 

@@ -32,8 +32,8 @@ def look(session: Session, case: Case | None, slices: list[int] | None = None) -
     """
     ok, reason, warnings = case.check() if case else (False, texts.NO_VOLUME, [])
     findings = session.findings(case)
-    there = findings is not None and findings.slice_range is not None
-    by_model = there and findings.by_model
+    shown = findings if findings is not None and findings.slice_range is not None else None
+    by_model = shown is not None and shown.by_model
     k = case.current_slice() if case else None
     cancel = session.busy and not session.correcting
     notice = reason if case and not ok else "\n".join([*warnings, *(findings.warnings if findings else [])])
@@ -45,7 +45,7 @@ def look(session: Session, case: Case | None, slices: list[int] | None = None) -
             "enabled": session.state in (State.STARTING, State.LOADING, State.RUNNING) if cancel else ok,
             "toolTip": "Stop; the scene stays as it is" if cancel else reason or "Segment the liver in this CT",
         },
-        "estimateLabel": _text(_estimate(session, case, slices) if ok and not session.busy else ""),
+        "estimateLabel": _text(_estimate(session, case, slices) if case and ok and not session.busy else ""),
         "progressBar": progress_look(session),
         "resultLabel": _text(texts.result_line(findings) if findings else ""),
         "statusLabel": _text(_error(session)),
@@ -57,17 +57,17 @@ def look(session: Session, case: Case | None, slices: list[int] | None = None) -
             "enabled": session.loaded and not session.busy,
             "text": "Free the model's memory" if session.loaded else "No model in memory",
         },
-        "resultFrame": {"visible": there},
+        "resultFrame": {"visible": shown is not None},
         "heatMapCheckBox": {"visible": by_model},
         "boxCheckBox": {"visible": by_model},
         "heatMapButton": {"visible": by_model},
         "reviewButton": {
             "visible": by_model,
             "text": _review_text(findings),
-            "enabled": bool(by_model and findings.review),
+            "enabled": bool(shown and shown.by_model and shown.review),
         },
-        "sliceLabel": _text(texts.slice_line(findings, k) if there and k is not None else ""),
-        "chartLabel": {"text": _chart_legend(findings) if there else ""},
+        "sliceLabel": _text(texts.slice_line(shown, k) if shown and k is not None else ""),
+        "chartLabel": {"text": _chart_legend(shown) if shown else ""},
     }
 
 

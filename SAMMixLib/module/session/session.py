@@ -198,7 +198,7 @@ class Session:
         elif self._job is not None and not self._job.case.present:
             self._give_up(REMOVED)
         elif self._steps is not None:
-            self._advance()
+            self._advance(self._steps)
         else:
             self._begin_waiting()
 
@@ -221,18 +221,18 @@ class Session:
     def _begin(self, job: Job) -> None:
         self.error, self.log = "", None
         self._job, self.state = job, State.RUNNING if job.momentary else State.STARTING
-        self._steps = job.steps(self._engine, self._results)
-        self._advance()
+        self._steps = steps = job.steps(self._engine, self._results)
+        self._advance(steps)
 
     def _begin_waiting(self) -> None:
         if self._waiting and not self.busy:
             job, self._waiting = self._waiting, None
             self._begin(job)
 
-    def _advance(self) -> None:
+    def _advance(self, steps: Iterator[State]) -> None:
         """Do one step; whatever it raises becomes the one line that the user sees."""
         try:
-            self.state = next(self._steps)
+            self.state = next(steps)
         except StopIteration:
             self._done()
         except RequestFailed as failure:

@@ -116,7 +116,7 @@ def _status(training: Training) -> dict:
     if training.error:
         log = f' <a href="{training.log.as_uri()}">Show the log</a>' if training.log else ""
         text = _red(training.error) + log
-    elif training.unfinished:
+    elif training.request is not None and training.unfinished:
         step = training.checkpoint
         how = f"goes on after step {step} of {training.figures[-1]['steps']}" if step else "begins with the first step"
         text = escape(f"The training of {training.request.name} was stopped; Resume {how}.")
@@ -127,7 +127,7 @@ def _outcome(training: Training) -> Look:
     outcome = training.outcome
     there = outcome is not None
     text = ""
-    if outcome:
+    if outcome and training.request:
         count = len(outcome.held_out)
         before, after = texts.dice(outcome.before), texts.dice(outcome.after)
         text = _red(outcome.warning) if outcome.warning else (

@@ -77,7 +77,7 @@ class Training:
         self.outcome: Trained | None = None
         self._start_worker, self._user, self._clock = start_worker, user, clock
         self._conversation: WorkerConversation | None = None
-        self._reply: Reply | None = None
+        self._reply: Reply[Trained] | None = None
         self._run: Path | None = None
         self._stage: tuple[str, int, int] = ("", 0, 0)
         self._since = (0.0, 0)  # when steps were first seen, and how many were done
@@ -127,29 +127,31 @@ class Training:
             self._check_name(name)
             entries = [entry for entry in target.entries() if entry.active]
             _check(entries, target.structure.name)
-            if self.unfinished and not self._user.ask(f"Give up the unfinished training of {self.request.name}?"):
+            left = self.request if self.unfinished else None
+            if left and not self._user.ask(f"Give up the unfinished training of {left.name}?"):
                 return
             self._remove()
-            self.request = Request(name, str(target.folder), _content(entries), model, preset)
-            self._run = trainings_folder() / name
-            shutil.rmtree(self._run, ignore_errors=True)  # of a run that nobody finds any more
-            self._run.mkdir(parents=True, exist_ok=True)
-            write_text(self._run / REQUEST, json.dumps(asdict(self.request)), durable=True)
-            self._begin()
+            self.request = request = Request(name, str(target.folder), _content(entries), model, preset)
+            self._run = run = trainings_folder() / name
+            shutil.rmtree(run, ignore_errors=True)  # of a run that nobody finds any more
+            run.mkdir(parents=True, exist_ok=True)
+            write_text(run / REQUEST, json.dumps(asdict(request)), durable=True)
+            self._begin(request, run)
 
         self._guarded(start)
 
     def resume(self) -> None:
         """Go on where the run stands; anew where the set has changed since, after a question."""
-        if not self.unfinished:
+        request, run = self.request, self._run
+        if not self.unfinished or request is None or run is None:
             return
         self.error, self.log = "", None
 
         def start() -> None:
-            request, target = self.request, TrainingSet.open(Path(self.request.slices))
+            target = TrainingSet.open(Path(request.slices))
             now = _content([entry for entry in target.entries() if entry.active])
             if now == request.content:
-                self._begin()
+                self._begin(request, run)
             elif self._user.ask(
                 "The training set has changed since. Start this training anew, with all of its slices?"
             ):
@@ -160,13 +162,15 @@ class Training:
 
     def stop(self) -> None:
         """End the process; the run can go on later."""
-        if self.state in (State.STARTING, State.RUNNING):
+        if self.state in (State.STARTING, State.RUNNING) and self._conversation and self._reply:
             self.state = State.STOPPING
             self._conversation.cancel(self._reply)
 
     def use(self) -> str:
         """Put the new model among the user's, and choose it; asks where it is not better. Its name, or nothing."""
         outcome, request = self.outcome, self.request
+        if outcome is None or request is None:
+            return ""
         question = f"{outcome.warning}\n\nUse {request.name} all the same?"
         if (outcome.warning or not outcome.better) and not self._user.ask(question.strip()):
             return ""
@@ -192,27 +196,28 @@ class Training:
 
     def tick(self) -> None:
         """Look after the worker's messages."""
-        if self._conversation is None:
+        conversation = self._conversation
+        if conversation is None:
             return
-        self._guarded(self._conversation.poll)
-        if self.state is State.STARTING and self._conversation.ready:
+        self._guarded(conversation.poll)
+        if self.state is State.STARTING and conversation.ready:
             self.state = State.RUNNING
-        if self._reply is not None and self._reply.settled:
-            self._guarded(self._settle)
+        reply, run = self._reply, self._run
+        if reply is not None and run is not None and reply.settled:
+            self._guarded(lambda: self._settle(reply, run))
 
     # Inside
 
-    def _begin(self) -> None:
+    def _begin(self, request: Request, run: Path) -> None:
         self._stage = ("", 0, 0)
         self.state = State.STARTING
-        request = self.request
-        self._conversation = WorkerConversation(self._start_worker)
-        self._conversation.ensure()
-        run = str(self._run / RUN)
-        self._reply = self._conversation.ask(
-            Train(request.slices, request.model, request.preset, request.seed, run, self.settings.device),
+        where = str(run / RUN)
+        self._conversation = conversation = WorkerConversation(self._start_worker)
+        conversation.ensure()
+        self._reply = conversation.ask(
+            Train(request.slices, request.model, request.preset, request.seed, where, self.settings.device),
             self._progressed,
-            self._reported,
+            lambda message: self._reported(message, run),
         )
 
     def _progressed(self, message: Progressed) -> None:
@@ -221,17 +226,17 @@ class Training:
             self._since = (self._clock(), message.done)
         self._stage = (stage, message.done, message.total)
 
-    def _reported(self, message: Reported) -> None:
+    def _reported(self, message: Reported, run: Path) -> None:
         figures = {name: value for name, value in vars(message).items() if value is not None and value is not False}
         self._take(figures)
-        with (self._run / FIGURES).open("a", encoding="utf-8") as file:
+        with (run / FIGURES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
 
-    def _settle(self) -> None:
+    def _settle(self, reply: Reply[Trained], run: Path) -> None:
         """The worker has given its last word on the training."""
         try:
-            self.outcome = self._reply.result()
-            write_text(self._run / OUTCOME, json.dumps(asdict(self.outcome)), durable=True)
+            self.outcome = outcome = reply.result()
+            write_text(run / OUTCOME, json.dumps(asdict(outcome)), durable=True)
         except RequestFailed as failure:
             if not failure.cancelled:
                 self.error, self.log = str(failure), failure.log
@@ -321,5 +326,7 @@ def _content(entries: list) -> str:
 def _outcome(path: Path) -> Trained:
     """What :class:`Training` has written. Raises ValueError, TypeError or ProtocolError where it is something else."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    _, outcome = decode(json.dumps({"type": "trained", **content}).encode())
+    _, outcome = decode(json.dumps({"type": "trained", **content}).encode()) or (None, None)
+    if not isinstance(outcome, Trained):
+        raise ValueError(f"{path}: no outcome of a training")
     return outcome

@@ -124,6 +124,15 @@ def test_nowhere_else_does_not_relabel_what_the_segment_shows(collector):
     assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 3, 4, 8, 9, 10, 11]
 
 
+def test_a_range_goes_into_the_set_that_was_open_at_the_click(collector):
+    collector.create("first")
+    collector.label(PlayedSource(), 3, 5, rest=False)
+    collector.create("second")
+    finish(collector)
+    assert not collector.entries and collector.set.name == "second"
+    assert [entry.slice for entry in TrainingSet.open(training_sets_folder() / "first").entries()] == [3, 4, 5]
+
+
 @pytest.mark.parametrize("first, last", [(3, 9999), (TOTAL, 2), (-1, 2)])
 def test_a_range_beyond_the_scan_is_refused(collector, first, last):
     collector.label(PlayedSource(), first, last, rest=False)
