@@ -7,6 +7,7 @@ import errno
 import numpy as np
 import pytest
 
+from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.data.training_set import training_set as sets
 from SAMMixLib.data.training_set.slice_files import recent_slice_file
 from SAMMixLib.module.session.collecting import Collector, summary
