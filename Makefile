@@ -19,12 +19,11 @@ test-fast: $(VENV)/.installed
 coverage: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
-# Types: not yet without errors, so no part of lint.
 types: $(VENV)/.installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 

@@ -56,6 +56,6 @@ def read_hdf5(
 
 def _array(group: h5py.Group, name: str) -> np.ndarray:
     pixels = cast("h5py.Dataset", group[name])
-    if pixels.size > MOST_PIXELS:
-        raise ValueError(f"{name} of more than {MOST_PIXELS} pixels")
+    if pixels.size is None or pixels.size > MOST_PIXELS:
+        raise ValueError(f"{name} without pixels, or of more than {MOST_PIXELS}")
     return pixels[()]
