@@ -17,7 +17,6 @@ from SAMMixLib.models.registry import (
     remove_model,
 )
 from SAMMixLib.module import texts
-from SAMMixLib.module.protocols import User
 from SAMMixLib.module.session.comparing import Comparison
 from SAMMixLib.module.session.errors import attempt
 from SAMMixLib.module.session.segment_view import Look
@@ -25,6 +24,7 @@ from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.paths import models_folder
 
 COLUMNS = ("Model", "Trained from", "Dice before", "Dice after")
+SHIPPED = "It came with the extension, and stays with it."
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,18 @@ class ModelList:
     Every method that a button calls leaves what to tell the user in :attr:`message`, or in :attr:`error` where it
     failed, and the list as it is then. Only :meth:`import_` raises, where another name has to be asked for.
 
+    Args:
+        ask: puts a question to the user; whether the answer is yes.
+
     Attributes:
         rows: every model, the starter first.
         selected: index of the row that the buttons act on.
         changes: how often `rows` has changed.
     """
 
-    def __init__(self, settings: Settings, user: User):
-        self._settings, self._user = settings, user
+    def __init__(self, settings: Settings, ask: Callable[[str], bool]):
+        self._settings, self._ask = settings, ask
+        self._known = ""  # the chosen model when the list was made
         self.rows: list[Row] = []
         self.selected = self.changes = 0
         self.message = self.error = ""
@@ -61,6 +65,11 @@ class ModelList:
     @property
     def row(self) -> Row:
         return self.rows[self.selected]
+
+    @property
+    def chosen(self) -> str:
+        """The model that segments."""
+        return self._settings.model
 
     @property
     def usable(self) -> list[str]:
@@ -75,8 +84,14 @@ class ModelList:
         self.rows = rows()
         self.selected = next((n for n, row in enumerate(self.rows) if row.name == name), 0)
         self.changes += 1
-        if self.usable and self._settings.model not in self.usable:
-            self._settings.model = self.usable[0]
+        if self.usable and self.chosen not in self.usable:
+            self.choose(self.usable[0])
+        self._known = self.chosen
+
+    def follow(self) -> None:
+        """List anew where somebody else has chosen a model: it may be one that was just trained."""
+        if self._known != self.chosen:
+            self.refresh()
 
     def select(self, index: int) -> None:
         """The user chose another row; what was said of the one before goes. A table that is being filled may say -1."""
@@ -99,7 +114,7 @@ class ModelList:
     def delete(self) -> None:
         """Delete the selected model, after a question."""
         name = self.row.name
-        if self._user.ask(f"Delete the model {name} from this computer?"):
+        if self._ask(f"Delete the model {name} from this computer?"):
             self._change(lambda: remove_model(name), f"{name} is deleted.")
 
     def import_(self, source: Path, name: str | None = None) -> None:
@@ -147,12 +162,13 @@ def look(models: ModelList, comparison: Comparison) -> Look:
     """The tab's state, of the widgets of the ``.ui`` file."""
     row = models.row
     return {
-        "modelLabel": {"text": models.error or models.message or row.details},
+        "modelLabel": {"text": row.details},
+        "verifyLabel": {"text": models.error or models.message or ("" if row.removable else SHIPPED)},
         "deleteModelButton": {"enabled": row.removable},
         "exportModelButton": {"enabled": row.usable},
-        "useParentButton": {"enabled": bool(row.parent)},
+        "useParentButton": {"visible": bool(row.parent)},
         "compareModelButton": {"enabled": row.usable and not comparison.running},
-        "compareLabel": {"text": comparison.text},
+        "compareLabel": {"text": comparison.text, "visible": bool(comparison.text)},
     }
 
 

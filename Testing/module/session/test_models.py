@@ -24,7 +24,10 @@ UI = Path(__file__).resolve().parents[3] / "SAMMix" / "Resources" / "UI" / "SAMM
 @pytest.fixture
 def models(tmp_path, monkeypatch) -> ModelList:
     monkeypatch.setenv("SAMMIX_HOME", str(tmp_path))
-    return ModelList(Settings(Table()), PlayedUser())
+    user = PlayedUser()
+    models = ModelList(Settings(Table()), user.ask)
+    models.user = user
+    return models
 
 
 def add(name: str, **training) -> Path:
@@ -60,14 +63,14 @@ def test_the_selection_stays_with_its_model(models):
     models.select(3)
     models.delete()
     assert [row.name for row in models.rows] == ["starter", "a", "aa"] and models.row.name == "starter"
-    assert models.message == "b is deleted." and "Delete the model b" in models._user.questions[-1]
+    assert models.message == "b is deleted." and "Delete the model b" in models.user.questions[-1]
 
 
 def test_nothing_is_deleted_after_a_no(models):
     add("a")
     models.refresh()
     models.select(1)
-    models._user.answer = False
+    models.user.answer = False
     models.delete()
     assert [row.name for row in models.rows] == ["starter", "a"] and not models.message
 
@@ -76,11 +79,21 @@ def test_a_chosen_model_that_is_gone_is_chosen_no_longer(models):
     folder = add("a")
     models.choose("a")
     models.refresh()
-    assert models._settings.model == "a"
+    assert models.chosen == "a"
     (folder / "sammix.json").write_text("{")
     models.refresh()
-    assert models._settings.model == "starter" and models.usable == ["starter"]
+    assert models.chosen == "starter" and models.usable == ["starter"]
     assert models.rows[1].cells[1] == "damaged" and not models.rows[1].usable and models.rows[1].removable
+
+
+def test_a_model_that_was_just_trained_and_chosen_is_listed(models):
+    before = models.changes
+    models.follow()
+    assert models.changes == before
+    add("new")
+    models._settings.model = "new"  # as a training does
+    models.follow()
+    assert models.usable == ["starter", "new"] and models.chosen == "new"
 
 
 def test_a_name_that_is_taken_is_asked_for_again(models, tmp_path):
@@ -109,7 +122,7 @@ def test_export_verify_and_the_parent(models, tmp_path):
     models.select(1)
     models.choose("ours")
     models.use_parent()
-    assert models._settings.model == "starter" and "starter segments" in models.message
+    assert models.chosen == "starter" and "starter segments" in models.message
 
 
 class Shelf(Bench):
@@ -155,7 +168,7 @@ def test_a_comparison_from_click_to_verdict(shelf, models):
     shelf.answer(segmented())
     assert not comparison.running and comparison.other is shelf.other
     assert comparison.text.startswith("Dice 0.937 between the scan's segmentation and that of theirs")
-    assert look(models, comparison)["compareLabel"]["text"] == comparison.text
+    assert look(models, comparison)["compareLabel"] == {"text": comparison.text, "visible": True}
     comparison.clear()
     assert not comparison.text
 
@@ -173,6 +186,6 @@ def test_a_comparison_that_does_not_come_to_its_end(shelf, kind, words):
 
 def test_the_look_fits_the_ui_file(models, shelf):
     widgets = {node.get("name"): node.get("class") for node in ElementTree.parse(UI).iter("widget")}
-    allowed = {"QLabel": {"text"}, "QPushButton": {"enabled"}}
+    allowed = {"QLabel": {"text", "visible"}, "QPushButton": {"enabled", "visible"}}
     for name, properties in look(models, shelf.comparison).items():
         assert properties.keys() <= allowed[widgets[name]], name
