@@ -6,9 +6,11 @@ import ast
 import dataclasses
 import doctest
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from SAMMixLib.config import FINE_TUNING
 from SAMMixLib.data.phantom import make_phantom
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LIBRARY = REPOSITORY / "SAMMixLib"
 EXAMPLES = REPOSITORY / "docs" / "python-api.md"
 
 
@@ -54,14 +57,23 @@ def test_a_name_that_is_none_is_an_attribute_error():
 # Examples
 
 
+@pytest.fixture(scope="module")
+def scan_and_liver(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("scan")
+    phantom = make_phantom(size=(128, 128, 24))
+    files = {folder / "scan.nii.gz": phantom.ct, folder / "liver.nii.gz": phantom.liver}
+    for file, image in files.items():
+        sitk.WriteImage(image, str(file))
+    return [*files]
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(scan_and_liver, tmp_path, monkeypatch) -> Path:
     """The working folder of an example: a CT, ``scan.nii.gz``, and the mask of its liver, ``liver.nii.gz``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAMMIX_HOME", str(tmp_path / "home"))
-    phantom = make_phantom(size=(128, 128, 24))
-    sitk.WriteImage(phantom.ct, "scan.nii.gz")
-    sitk.WriteImage(phantom.liver, "liver.nii.gz")
+    for file in scan_and_liver:
+        shutil.copy(file, tmp_path)
     return tmp_path
 
 
@@ -105,23 +117,17 @@ def test_the_python_page_fine_tunes(folder, monkeypatch):
     assert (folder / "runs" / "mine" / "bundle" / "sammix.json").is_file()
 
 
-def with_examples() -> list[doctest.DocTest]:
-    found = []
-    for name in SAMMixLib.__all__:
-        value = getattr(SAMMixLib, name)
-        if getattr(value, "__module__", "").startswith("SAMMixLib"):
-            found += doctest.DocTestFinder(recurse=False).find(value, name, globs={})
-            members = vars(value).items() if isinstance(value, type) else ()
-            for member, method in members:
-                inner = getattr(method, "__func__", method)
-                if callable(inner) and not member.startswith("_"):
-                    found += doctest.DocTestFinder(recurse=False).find(inner, f"{name}.{member}", globs={})
-    return [each for each in found if each.examples]
+def modules_with_examples() -> list[str]:
+    files = sorted(path for path in LIBRARY.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+    return [".".join(file.relative_to(REPOSITORY).with_suffix("").parts) for file in files]
 
 
-@pytest.mark.parametrize("example", with_examples(), ids=lambda each: each.name)
-def test_examples_in_docstrings_run(example, folder):
-    example.globs.update({name: getattr(SAMMixLib, name) for name in SAMMixLib.__all__}, np=np)
+@pytest.mark.parametrize("module", modules_with_examples())
+def test_examples_in_docstrings_run(module, folder):
+    """All of the library: an example knows the public names, numpy, and what its own module knows."""
+    public = {name: getattr(SAMMixLib, name) for name in SAMMixLib.__all__} | {"np": np}
+    examples = doctest.DocTestFinder(exclude_empty=True).find(import_module(module), extraglobs=public)
     said: list[str] = []
-    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    tried = sum(doctest.DocTestRunner(verbose=False).run(each, out=said.append).attempted for each in examples)
     assert not said, "".join(said)
+    assert tried >= (REPOSITORY / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8").count(">>> ")

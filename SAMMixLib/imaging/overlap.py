@@ -6,7 +6,7 @@ import numpy as np
 
 
 def dice(one: np.ndarray, other: np.ndarray, axes: tuple[int, ...] | None = None) -> np.ndarray:
-    """Dice of two masks, 2 \\|A and B\\| / (\\|A\\| + \\|B\\|), over all axes or these; NaN where both are empty.
+    """Dice of two masks, 2 |A and B| / (|A| + |B|), over all axes or these; NaN where both are empty.
 
     Args:
         one, other: of one shape, not 0 is inside.
