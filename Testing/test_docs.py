@@ -42,9 +42,7 @@ MANY_PARAMETERS = {
     "SAMMixLib/networks/sam/decoding.py:decode_masks": "the inputs of SAM's own mask decoder",
 }
 LONG_FUNCTIONS = {}
-LONG_CLASSES = {
-    "SAMMixLib/inference/scan.py:Scan": "one scan before one model, with the evidence that its corrections start from",
-}
+LONG_CLASSES = {}
 
 
 def name_of(path: Path) -> str:

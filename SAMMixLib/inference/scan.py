@@ -18,6 +18,7 @@ from SAMMixLib.imaging.resize import ResizeToSquare
 from SAMMixLib.imaging.volume import Volume
 from SAMMixLib.inference.device import out_of_memory
 from SAMMixLib.inference.embedding_cache import EmbeddingCache
+from SAMMixLib.inference.given_boxes import given_edges, inside_moved_sides
 from SAMMixLib.inference.plausibility import doubts_about
 from SAMMixLib.inference.postprocessing import (
     LOGIT_LIMIT,
@@ -211,7 +212,7 @@ class Scan:
         by_cam = [k for k in ks if prompts[k] is None]
         needed = ks if self.segmenter.model.config.dense_mask else by_cam
         self._classify([k for k in needed if np.isnan(self.p_liver[k])], progress)
-        edges = {k: self._given_edges(k, boxes) for k, boxes in prompts.items() if boxes is not None}
+        edges = {k: given_edges(boxes, self.resize, k) for k, boxes in prompts.items() if boxes is not None}
         for k in by_cam:
             (self.edges[k],) = self.segmenter.model.boxes_from_cam(self.cams[k : k + 1].float(), torch.tensor([True]))
             edges[k] = self.edges[k]
@@ -225,7 +226,7 @@ class Scan:
             progress("segment slices", done, len(with_box))
         for k, of_slice in zip(ks, mask, strict=True):
             if boxes := prompts[k]:
-                of_slice &= self._within(k, boxes)
+                of_slice &= inside_moved_sides(boxes, self.bounds(k), self.resize.shape)
         return Resegmentation(
             slices=ks,
             mask=mask,
@@ -299,27 +300,6 @@ class Scan:
         if beyond:
             raise SAMMixError(f"slice {beyond[0]}: the scan has the slices 0 to {len(self.slices) - 1}")
         return ks
-
-    def _given_edges(self, k: int, boxes: Sequence[PixelBox]) -> Tensor:
-        rows, columns = self.resize.shape
-        for i0, j0, i1, j1 in boxes:
-            if not (0 <= i0 <= i1 < columns and 0 <= j0 <= j1 < rows):
-                raise SAMMixError(
-                    f"slice {k}: the box {i0}, {j0} to {i1}, {j1} is not inside its {columns} x {rows} pixels"
-                )
-        return torch.tensor(self.resize.apply_boxes(boxes)).reshape(-1, 4)
-
-    def _within(self, k: int, boxes: Sequence[PixelBox]) -> np.ndarray:
-        """Bool [rows, columns]: what the sides of the boxes that somebody moved leave."""
-        rows, columns = self.resize.shape
-        inside = np.zeros((rows, columns), bool)
-        for box in boxes:
-            i0, j0, i1, j1 = (
-                border if any(abs(side - found[n]) <= 1 for found in self.bounds(k)) else side
-                for n, (side, border) in enumerate(zip(box, (0, 0, columns, rows), strict=True))
-            )
-            inside[j0 : j1 + 1, i0 : i1 + 1] = True
-        return inside
 
     def _batches(self, slices: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """The slice numbers in batches, each with how many are done after it."""
