@@ -15,7 +15,7 @@ from SAMMixLib.worker.protocol import Hello, Message, Progressed, Reported
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
-def collect(client: WorkerClient, until, seconds: float = 20) -> list[Answer]:
+def collect(client: WorkerClient, until, seconds: float = 120) -> list[Answer]:
     """The ids and messages up to the first pair that `until` is true of."""
     answers, limit = [], time.monotonic() + seconds
     while time.monotonic() < limit:
@@ -38,7 +38,7 @@ def answers(request: int | None):
     )  # fmt: skip
 
 
-def answer(client: WorkerClient, request: int | None, seconds: float = 20) -> Message:
+def answer(client: WorkerClient, request: int | None, seconds: float = 120) -> Message:
     return collect(client, answers(request), seconds)[-1][1]
 
 
@@ -52,7 +52,7 @@ def is_running(pid: int) -> bool:
     return not Path("/proc").is_dir()
 
 
-def wait_for(condition, seconds: float = 5) -> bool:
+def wait_for(condition, seconds: float = 60) -> bool:
     limit = time.monotonic() + seconds
     while time.monotonic() < limit and not condition():
         time.sleep(0.01)
