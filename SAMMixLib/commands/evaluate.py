@@ -78,7 +78,7 @@ def _score_model(options: argparse.Namespace, progress: Progress) -> Evaluation:
     prompt = options.prompt or "cam"
     segmenter = load_segmenter(options)
     size = segmenter.config.model.size
-    parts = [read_slices(path, size, tuple(options.hu_range), options.middle) for path in options.data]
+    parts = [read_slices(path, size, tuple(options.hu_range), middle=options.middle) for path in options.data]
     data = SliceDataset.concatenate(parts)
     if options.patients:
         unknown = sorted(set(options.patients) - set(data.patients))

@@ -55,6 +55,7 @@ def read_slices(
     path: str | Path | Sequence[tuple[str | Path, str | Path | None]],
     size: int = 256,
     hu_range: tuple[float, float] = (-40, 160),
+    *,
     middle: float = 1.0,
     patients: Iterable[str] | None = None,
     mask_value: int | None = None,

@@ -61,7 +61,9 @@ class DatasetSpec:
         wanted = self.patients if patients is None else tuple(patients)
         if isinstance(wanted, int):
             wanted = split_patients(patients_in(self.path), {"taken": wanted}, seed=0)["taken"]
-        data = read_slices(self.path, size, self.hu_range, self.middle, wanted, self.mask_value)
+        data = read_slices(
+            self.path, size, self.hu_range, middle=self.middle, patients=wanted, mask_value=self.mask_value
+        )
         return data.select(~np.isin(data.patients, self.exclude))
 
 

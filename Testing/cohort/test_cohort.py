@@ -300,7 +300,6 @@ def test_a_row_of_the_key_file_that_was_torn_is_written_anew(tmp_path):
     assert key.read_text() == whole
 
 
-@pytest.mark.slow
 def test_records_of_an_interrupted_run_are_found_without_half_ones(tmp_path):
     for name in ("b/two", "a/one"):
         write_record(Place(tmp_path, name), new_record(name, stamp_of([]), Settings(str(tmp_path))))

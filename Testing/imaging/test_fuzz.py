@@ -11,6 +11,7 @@ import pytest
 FUZZ = Path(__file__).resolve().parents[1] / "studies" / "fuzz.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_damaged_inputs_end_in_a_value_or_in_one_line():
     command = [sys.executable, str(FUZZ), "--count", "380", "--seed", "17"]

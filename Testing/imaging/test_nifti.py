@@ -161,6 +161,7 @@ def headers(draw) -> dict:
     }
 
 
+@pytest.mark.slow
 @given(fields=headers())
 @settings(max_examples=1000, deadline=None)
 def test_every_program_lays_the_mask_on_its_scan(fields):

@@ -117,6 +117,7 @@ def test_folded_adapters_are_what_peft_merges(targets):
     assert all(torch.equal(weight, merged[name]) for name, weight in plain.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_starter_is_folded_without_peft_to_the_same_output(tmp_path):
     script = """
 import sys

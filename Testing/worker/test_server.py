@@ -116,6 +116,7 @@ def test_hello_tells_versions_and_devices(tmp_path):
         assert [d["name"] for d in hello.devices][-1] == "cpu" and "threads" in hello.devices[-1]["text"]
 
 
+@pytest.mark.slow
 def test_the_mask_equals_the_command_lines_voxel_for_voxel(worker, ct, tmp_path):
     result = ask(worker, Segment(str(ct)))
     assert main(["segment", str(ct), "-o", str(tmp_path / "mask.nrrd"), "--device", "cpu"]) == 0
@@ -145,6 +146,7 @@ def test_the_mask_equals_the_command_lines_voxel_for_voxel(worker, ct, tmp_path)
     assert all(peaks[k] == 255 for k in result.boxes)
 
 
+@pytest.mark.slow
 def test_a_slice_is_segmented_again_in_a_small_part_of_the_scans_time(worker, ct):
     started = time.perf_counter()
     first = ask(worker, Segment(str(ct)))
