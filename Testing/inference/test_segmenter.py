@@ -109,6 +109,7 @@ def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phant
     assert masks[0].any() and np.array_equal(*masks)
 
 
+@pytest.mark.slow
 def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
     starter = PRESETS["starter"]
     config = replace(

@@ -202,6 +202,7 @@ def test_only_the_encoder_head_looks_at_the_encoders_features(model, with_head):
             assert torch.equal(own, others) is not looks
 
 
+@pytest.mark.slow
 def test_dense_mask_prompt_and_encoder_head_work_together(with_head):
     both = with_head
     slices = torch.rand(2, 1, 256, 256)
