@@ -85,7 +85,7 @@ def choose_device(wanted: str = "auto") -> tuple[torch.device, str]:
         raise SAMMixError("--device mps: Apple's GPU is not available here; use --device cpu")
     if device.type == "cuda":
         return device, torch.cuda.get_device_name(device)
-    return device, "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads (no GPU in use)"
+    return device, "Apple GPU" if device.type == "mps" else f"{_cpu()} (no GPU in use)"
 
 
 def available_devices() -> list[dict[str, str]]:
@@ -97,7 +97,7 @@ def available_devices() -> list[dict[str, str]]:
             found.append({"name": f"cuda:{index}", "text": f"{torch.cuda.get_device_name(index)}, {gigabytes:.0f} GB"})
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "text": "Apple GPU"})
-    return [*found, {"name": "cpu", "text": f"CPU, {torch.get_num_threads()} threads"}]
+    return [*found, {"name": "cpu", "text": _cpu()}]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -122,3 +122,8 @@ def _cpu_multiplies_bfloat16() -> bool:
     # torch has no public question for this; where the private one is missing, float32 is always right.
     questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, question, bool)() for question in questions)
+
+
+def _cpu() -> str:
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"

@@ -113,7 +113,7 @@ def test_hello_tells_versions_and_devices(tmp_path):
     with WorkerClient(folder=tmp_path) as client:
         _, hello = collect(client, said_hello, 120)[-1]
         assert {"sammix", "python", "torch"} <= set(hello.versions) and hello.pid == client.pid
-        assert [d["name"] for d in hello.devices][-1] == "cpu" and "threads" in hello.devices[-1]["text"]
+        assert [d["name"] for d in hello.devices][-1] == "cpu" and "thread" in hello.devices[-1]["text"]
 
 
 @pytest.mark.slow

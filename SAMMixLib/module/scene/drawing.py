@@ -18,7 +18,7 @@ from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showC
 if TYPE_CHECKING:
     from SAMMixLib.module.case_state import Box, Findings
 
-LIVER_WINDOW = (150.0, 30.0)  # HU, width and centre
+LIVER_WINDOW = (150.0, 80.0)  # HU, width and centre: a liver with contrast is grey, too, and no white patch
 
 
 class Overlays(Protocol):

@@ -118,7 +118,9 @@ def test_the_liver_window_is_not_what_the_model_sees(segmented):
     clinic = segmented
     before, display = clinic.liver().copy(), clinic.tab.case.volumeNode.GetDisplayNode()
     click(clinic.ui.windowButton)
-    assert (display.GetWindow(), display.GetLevel()) == (150, 30)
+    assert (display.GetWindow(), display.GetLevel()) == (150, 80)
+    mean = slicer.util.arrayFromVolume(clinic.tab.case.volumeNode)[before > 0].mean()
+    assert 0.2 < (mean - display.GetWindowLevelMin()) / display.GetWindow() < 0.8, "parenchyma is grey"
     clinic.segment()
     assert np.array_equal(clinic.liver(), before)
 

@@ -11,7 +11,7 @@ import pytest
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.case_state import Findings
 from SAMMixLib.module.session.eta import CLASSIFY, SEGMENT, START, WRITE, Paces, RunClock, Work
-from SAMMixLib.module.session.segment_view import changes, look
+from SAMMixLib.module.session.segment_view import changes, correct_look, look
 from SAMMixLib.module.session.session import Session, State
 from SAMMixLib.module.session.settings import Settings
 from SAMMixLib.module.texts import CANCEL, KEEP, REPLACE, duration, result_line, slices
@@ -623,14 +623,15 @@ def test_slices_as_one_says_them():
     assert slices([9, 3, 4, 5]) == "slices 3 to 5, 9"
 
 
-def test_every_look_fits_the_ui_file(stage):
+@pytest.mark.parametrize("view", [look, correct_look])
+def test_every_look_fits_the_ui_file(stage, view):
     """Names of widgets, and properties that those widgets have, in every state."""
     widgets = {node.get("name"): node.get("class") for node in ElementTree.parse(UI).iter("widget")}
-    looks = [look(stage.session, None), look(stage.session, stage.case)]
+    looks = [view(stage.session, None), view(stage.session, stage.case)]
     stage.until_running()
-    looks.append(look(stage.session, stage.case))
+    looks.append(view(stage.session, stage.case))
     stage.answer(segmented())
-    looks.append(look(stage.session, stage.case))
+    looks.append(view(stage.session, stage.case))
     text = {"QLabel": {"text", "visible"}, "QProgressBar": {"visible", "value", "format"}}
     button = {"text", "enabled", "visible", "toolTip"}
     for each in looks:
