@@ -354,6 +354,7 @@ class qMRMLPlotView(QtWidgets.QLabel):
         interactor.SetInteractorStyle(None)
         view.SetInteractor(interactor)
         self.__dict__.update(_node=None, _observations=[], _view=view, _size=(400, 170))
+        self._render()  # the application's window is there before its first chart
 
     def chart(self):
         return self._view.GetScene().GetItem(0)
