@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeGuard, TypeVar
 
 from SAMMixLib.module import texts
 from SAMMixLib.module.protocols import Case
 from SAMMixLib.module.session.segment_view import progress_look
 from SAMMixLib.module.session.session import Session
 
+CaseT = TypeVar("CaseT", bound=Case)  # the scene's own kind of case, which make_case and compare know
 
-class Comparison:
+
+class Comparison(Generic[CaseT]):
     """Runs one comparison at a time in a session; :meth:`tick` goes with the session's own.
 
     A panel asks :meth:`may_begin`, then calls :meth:`begin`, and shows :attr:`text` whatever happens.
@@ -27,19 +30,19 @@ class Comparison:
     def __init__(
         self,
         session: Session,
-        make_case: Callable[[Case, str], Case],
-        compare: Callable[[Case, Case], tuple[float, str]],
+        make_case: Callable[[CaseT, str], CaseT],
+        compare: Callable[[CaseT, CaseT], tuple[float, str]],
     ):
         self.text = ""
-        self.other: Case | None = None
+        self.other: CaseT | None = None
         self._session, self._make_case, self._compare = session, make_case, compare
-        self._running: tuple[Case, Case, str] | None = None  # both cases, and the model's name
+        self._running: tuple[CaseT, CaseT, str] | None = None  # both cases, and the model's name
 
     @property
     def running(self) -> bool:
         return self._running is not None
 
-    def may_begin(self, case: Case | None) -> bool:
+    def may_begin(self, case: CaseT | None) -> TypeGuard[CaseT]:
         """Whether there is something to compare with; else :attr:`text` says what is missing."""
         if case is None or not case.has_segment():
             self.text = "Segment a scan first: the result is compared with what is there."
@@ -49,7 +52,7 @@ class Comparison:
             return True
         return False
 
-    def begin(self, case: Case, model: str) -> None:
+    def begin(self, case: CaseT, model: str) -> None:
         """Segment the scan with the model, into a segmentation of its own."""
         self.other = other = self._make_case(case, model)
         self._running = (case, other, model)

@@ -10,6 +10,7 @@ import slicer
 
 from SAMMixLib.models.card import CARD
 from SAMMixLib.models.registry import NameTaken
+from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.compare import comparisonCase, similarity
 from SAMMixLib.module.session.comparing import Comparison
 from SAMMixLib.module.session.model_list import COLUMNS, ModelList, look
@@ -28,7 +29,9 @@ class ModelsTab:
     def __init__(self, ui, desk: Desk, install: Callable[[], bool]):
         self.ui, self.desk, self._install = ui, desk, install
         self.models = ModelList(desk.session.settings, lambda text: slicer.util.confirmYesNoDisplay(text, "SAMMix"))
-        self.comparison = Comparison(desk.session, lambda case, name: comparisonCase(case.volumeNode, name), similarity)
+        self.comparison = Comparison[Case](
+            desk.session, lambda case, name: comparisonCase(case.volumeNode, name), similarity
+        )
         self._dress = Dress(ui)
         self._listed = ()  # changes of the list, and the chosen model, that the widgets show
         ui.modelsTable.verticalHeader().hide()
@@ -97,8 +100,9 @@ class ModelsTab:
 
     def onCompare(self) -> None:
         """Segment the scan with the selected model into a segmentation of its own, beside what is there."""
-        if self.comparison.may_begin(self.desk.case) and self._install():
-            self.comparison.begin(self.desk.case, self.models.row.name)
+        case = self.desk.case
+        if self.comparison.may_begin(case) and self._install():
+            self.comparison.begin(case, self.models.row.name)
             self.desk.acted()
 
     def update(self) -> None:
