@@ -24,6 +24,11 @@ Look = dict[str, dict[str, Any]]
 """widget name -> property -> value"""
 
 
+def in_red(text: str) -> str:
+    """Rich text of a failure, in a red that is read on light and on dark ground."""
+    return f'<span style="color: #e04848">{escape(text)}</span>'
+
+
 def look(session: Session, case: Case | None, slices: list[int] | None = None) -> Look:
     """The tab's state. Without a case there is no volume to work on, and before a result nothing of one is shown.
 
@@ -138,7 +143,7 @@ def _error(session: Session) -> str:
     if not session.error:
         return ""
     log = f' <a href="{session.log.as_uri()}">Show the log</a>' if session.log else ""
-    return f'<span style="color: #c62828">{escape(session.error)}</span>{log}'
+    return in_red(session.error) + log
 
 
 def _hint(session: Session, case: Case | None) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from SAMMixLib.module import texts
 from SAMMixLib.module.protocols import Case
 from SAMMixLib.module.session.collecting import Collector, summary
-from SAMMixLib.module.session.segment_view import Look
+from SAMMixLib.module.session.segment_view import Look, in_red
 from SAMMixLib.module.session.session import Session
 from SAMMixLib.module.session.training import State, Training
 from SAMMixLib.structure import LIVER
@@ -18,7 +18,6 @@ STAGES = {
     "train": "Learning",
     "segment slices": "Comparing on held-out slices",
 }
-RED = "#c62828"
 
 
 def look(collector: Collector, training: Training, session: Session, case: Case | None) -> Look:
@@ -92,7 +91,7 @@ def _reason(collector: Collector, session: Session, case: Case | None, usable: b
 
 def _collected(collector: Collector, session: Session, case: Case | None) -> str:
     if error := collector.error or session.error:
-        return _red(error)
+        return in_red(error)
     if case is not None and session.suggested and session.suggested[0] == case.key and not collector.message:
         _, k, reason = session.suggested
         return escape(f"Slice {k}: {reason}")
@@ -115,7 +114,7 @@ def _status(training: Training) -> dict:
     text = ""
     if training.error:
         log = f' <a href="{training.log.as_uri()}">Show the log</a>' if training.log else ""
-        text = _red(training.error) + log
+        text = in_red(training.error) + log
     elif training.request is not None and training.unfinished:
         step = training.checkpoint
         how = f"goes on after step {step} of {training.figures[-1]['steps']}" if step else "begins with the first step"
@@ -130,7 +129,7 @@ def _outcome(training: Training) -> Look:
     if outcome and training.request:
         count = len(outcome.held_out)
         before, after = texts.dice(outcome.before), texts.dice(outcome.after)
-        text = _red(outcome.warning) if outcome.warning else (
+        text = in_red(outcome.warning) if outcome.warning else (
             f"{escape(training.request.name)} is better: Dice {before} before, {after} now, "
             f"on {count} slice{'s' * (count > 1)} held out"
         )  # fmt: skip
@@ -145,7 +144,3 @@ def _outcome(training: Training) -> Look:
 
 def _caption(when: str, color: str, dice: float) -> str:
     return f'<span style="color: {color}">\u25a0</span> {when}: Dice {texts.dice(dice)}'
-
-
-def _red(text: str) -> str:
-    return f'<span style="color: {RED}">{escape(text)}</span>'
