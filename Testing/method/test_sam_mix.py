@@ -44,13 +44,12 @@ def bundle(model, tmp_path):
     return tmp_path / "small"
 
 
-def test_import_needs_no_torch_and_takes_milliseconds():
-    code = (
-        "import sys, time; t = time.process_time(); import SAMMixLib; t = time.process_time() - t;"
-        "assert not {'torch', 'slicer', 'SimpleITK'} & set(sys.modules); print(t)"
-    )
-    took = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert float(took) < 0.1, "seconds of processor time"
+def test_import_takes_milliseconds():
+    """It loads few modules, and none of another package: on any machine that is a matter of milliseconds."""
+    code = "import sys; before = set(sys.modules); import SAMMixLib; print(*set(sys.modules) - before)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "SAMMixLib" in loaded and len(loaded) < 20
+    assert {name.partition(".")[0] for name in loaded} <= {"SAMMixLib", *sys.stdlib_module_names}
 
 
 def test_tiny_vit_equals_the_wheel_that_carries_its_weights():
