@@ -228,7 +228,7 @@ def output_hashes(out: Path, files: Sequence[Path]) -> dict[str, str]:
 
 def model_hash(folder: str | Path) -> str:
     """One hash for all that decides what a model does: its files, its config, its structure and its base weights."""
-    from SAMMixLib.models.bundle import open_bundle
+    from SAMMixLib.models.card import open_bundle
 
     card = open_bundle(folder).card
     decisive = {key: card.get(key) for key in ("sha256", "config", "structure", "base")}

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.cohort.manifest import count_scans
     from SAMMixLib.cohort.records import Settings, model_hash
     from SAMMixLib.cohort.run import local_cluster, run_cohort, running_cluster, threads_of
-    from SAMMixLib.models.bundle import open_bundle
+    from SAMMixLib.models.card import open_bundle
     from SAMMixLib.models.registry import find_model
 
     folder = find_model(options.model).resolve()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +32,17 @@ def test_the_starter_loads_as_the_source_says(source):
 def test_another_model_than_the_expected_is_refused(source):
     with pytest.raises(SAMMixError, match="another model"):
         replace(source, sha256="0" * 64).load()
+
+
+def test_the_process_of_scheduler_and_client_loads_no_torch():
+    """Only workers segment; torch would cost the command seconds and hundreds of MB before the first scan."""
+    script = """
+import sys
+import SAMMixLib.commands.cohort, SAMMixLib.cohort.run
+from SAMMixLib.cohort.records import model_hash
+from SAMMixLib.models.registry import find_model
+assert len(model_hash(find_model("starter"))) == 64
+assert "torch" not in sys.modules
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
