@@ -17,7 +17,6 @@ import dask
 from dask.utils import key_split
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
-from distributed.scheduler import NoValidWorkerError
 
 from SAMMixLib.cohort.engine import ModelSource
 from SAMMixLib.cohort.manifest import Entry, scans_of
@@ -43,6 +42,7 @@ from SAMMixLib.reports.viewer import ASSETS
 NOTES, ROWS = ".export.sqlite", ".rows.jsonl"
 WINDOW = 4  # scans handed over for each thread of the cluster, so that no worker waits for the next one
 LEAST_WINDOW = 32
+WITHOUT_WORKERS = ("NoWorkerError", "NoValidWorkerError")  # their names, for older versions of Dask know one only
 TOGETHER = 0.05  # seconds within which results are fetched by one message
 PATIENCE = "30s"  # for a scheduler that should be there
 
@@ -82,6 +82,8 @@ def local_cluster(workers: int, memory: str = "auto") -> Iterator[Client]:
     settings = {
         "distributed.scheduler.allowed-failures": 10 * TRIES_AT_MOST,  # a scan's own count of its starts decides
         "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.scheduler.no-workers-timeout": "10 minutes",  # else a run waits for ever
+        "distributed.comm.timeouts.connect": "5 minutes",  # a busy machine starts a worker slowly
         "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": None,
         "distributed.nanny.pre-spawn-environ.MKL_NUM_THREADS": None,
         "distributed.worker.daemon": False,
@@ -309,9 +311,14 @@ def _outcomes(client: Client, futures: list[Future]) -> Iterator[tuple[Any, dict
         # Of a client that is not asynchronous, what Dask calls "a result or a coroutine" is the result.
         records = cast("dict[Any, Any]", client.gather({future.key: future for future in futures}, errors="skip"))
         for future in futures:
-            yield future.key, records[future.key] or cast("Any", future.exception() or future.result())
-    except (FutureCancelledError, NoValidWorkerError, OSError) as error:
-        raise SAMMixError(f"the Dask scheduler is gone ({type(error).__name__}); run again to go on") from None
+            outcome = records[future.key] or cast("Any", future.exception() or future.result())
+            if type(outcome).__name__ in WITHOUT_WORKERS:  # no fault of the scan's
+                raise OSError("no worker is left")
+            yield future.key, outcome
+    except (FutureCancelledError, OSError) as error:
+        raise SAMMixError(
+            f"Dask's scheduler or workers are gone ({type(error).__name__}); run again to go on"
+        ) from None
 
 
 def _record(outcome: dict[str, Any] | BaseException, entry: Entry, settings: Settings) -> dict[str, Any]:

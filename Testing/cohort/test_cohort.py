@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from distributed import Client, LocalCluster
 from stub_model import HASH, stub_source, write_scan
 
 from SAMMixLib.cohort.manifest import Entry
@@ -306,3 +307,13 @@ def test_records_of_an_interrupted_run_are_found_without_half_ones(tmp_path):
     (tmp_path / "records" / "a" / "half.json").write_text('{"schema": 1, "scan"')
     assert [record["scan"] for record in stored_records(tmp_path)] == ["a/one", "b/two"]
     assert not [*(tmp_path / ".beside").iterdir()]
+
+
+def test_a_cluster_without_workers_ends_the_run_and_fails_no_scan(tmp_path):
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster, Client(cluster) as client:
+        cluster.scheduler.no_workers_timeout = 0.2
+        write_scan(tmp_path / "in" / "one.nii.gz")
+        settings = Settings(str(tmp_path / "out"), model="stub", model_hash=HASH)
+        with pytest.raises(SAMMixError, match="workers are gone"):
+            run_cohort(tmp_path / "in", client, settings=settings, model=stub_source(tmp_path))
+    assert table(tmp_path / "out") == {}
