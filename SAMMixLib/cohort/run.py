@@ -83,7 +83,6 @@ def local_cluster(workers: int, memory: str = "auto") -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": 10 * TRIES_AT_MOST,  # a scan's own count of its starts decides
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.no-workers-timeout": "10 minutes",  # else a run waits for ever
-        "distributed.comm.timeouts.connect": "5 minutes",  # a busy machine starts a worker slowly
         "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": None,
         "distributed.nanny.pre-spawn-environ.MKL_NUM_THREADS": None,
         "distributed.worker.daemon": False,
