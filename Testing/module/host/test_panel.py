@@ -309,6 +309,14 @@ def test_what_is_needed_is_reached_without_scrolling(segmented):
             assert bottom(clinic, widget) <= TAB_HEIGHT + bar, widget.name
 
 
+def test_at_its_smallest_the_panel_can_be_read(segmented):
+    """Slicer's dock gives a module no more width than it cannot do without."""
+    tabs = segmented.ui.tabs
+    buttons = (segmented.ui.windowButton, segmented.ui.largestButton, segmented.ui.reviewButton)
+    needed = max(tabs.tabBar().sizeHint().width(), sum(each.sizeHint().width() for each in buttons))
+    assert needed <= tabs.parentWidget().minimumSizeHint().width() <= 400
+
+
 def test_no_text_widens_the_panel(segmented):
     ui = segmented.ui
     width = ui.tabs.minimumSizeHint().width()
