@@ -13,7 +13,7 @@ import numpy as np
 import slicer
 
 from SAMMixLib.module.scene.geometry import nodeToNode, stackShape, stackToRas
-from SAMMixLib.module.scene.hygiene import adopt, helper
+from SAMMixLib.module.scene.hygiene import adopt, create, helper
 from SAMMixLib.module.scene.navigate import RED
 from SAMMixLib.module.scene.observe import Watch
 
@@ -26,7 +26,7 @@ def boxNode(volumeNode):
     """The volume's one ROI node, made if it is not there: hidden, seen in the red slice view only, without handles."""
     node = helper(volumeNode, ROLE)
     if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", f"{volumeNode.GetName()} box")
+        node = create("vtkMRMLMarkupsROINode", f"{volumeNode.GetName()} box")
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.RemoveAllViewNodeIDs()

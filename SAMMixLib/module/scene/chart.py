@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import slicer
 import vtk
 from numpy.typing import ArrayLike
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SAMMixLib.module.scene.hygiene import adopt, helper
+from SAMMixLib.module.scene.hygiene import adopt, create, helper
 from SAMMixLib.module.scene.observe import Watch
 
 SLICE, P_LIVER, AREA, RELATIVE, REVIEW = "slice", "liver probability", "area (cm2)", "area / largest", "to review"
@@ -37,7 +36,7 @@ def showChart(volumeNode, p_liver: ArrayLike, area_mm2: ArrayLike, review: Seque
 
     chart = helper(volumeNode, "chart")
     if chart is None:
-        chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{volumeNode.GetName()} liver along z")
+        chart = create("vtkMRMLPlotChartNode", f"{volumeNode.GetName()} liver along z")
         chart.SetTitle(f"Liver along z in {volumeNode.GetName()}")
         chart.SetTitleVisibility(False)
         chart.SetLegendVisibility(False)  # it would cover the curves; the panel says what they are
@@ -90,7 +89,7 @@ def _table(volumeNode, columns: dict[str, np.ndarray]):
     """The volume's table node; its columns are exchanged at once, so that no plot sees a table without them."""
     node = helper(volumeNode, "table")
     if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{volumeNode.GetName()} along z")
+        node = create("vtkMRMLTableNode", f"{volumeNode.GetName()} along z")
         adopt(node, volumeNode, "table")
     table = vtk.vtkTable()
     for name, values in columns.items():
@@ -102,15 +101,12 @@ def _table(volumeNode, columns: dict[str, np.ndarray]):
 
 
 def _line(volumeNode, column: str, table, color: tuple[float, float, float]):
-    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotSeriesNode")
-    node.UnRegister(None)
-    node.SetName(column)
+    node = create("vtkMRMLPlotSeriesNode", column)
     node.SetXColumnName(SLICE)
     node.SetYColumnName(column)
     node.SetPlotType(node.PlotTypeScatter)
     node.SetMarkerStyle(node.MarkerStyleNone)
     node.SetColor(color)
-    slicer.mrmlScene.AddNode(node)
     node.SetAndObserveTableNodeID(table.GetID())
     adopt(node, volumeNode, column)
     return node

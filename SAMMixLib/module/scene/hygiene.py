@@ -11,6 +11,15 @@ ROLE = "SAMMix.role"  # node attribute: what a helper is for
 VOLUME = "SAMMix.volume"  # node reference: the volume it belongs to
 
 
+def create(className: str, name: str):
+    """A new node in the scene that no selector has ever offered: they look at a node when it comes, and not again."""
+    node = slicer.mrmlScene.CreateNodeByClass(className)
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    return slicer.mrmlScene.AddNode(node)
+
+
 def adopt(node, volumeNode, role: str) -> None:
     """Make a node, and its display nodes, a helper of a volume; there may be one for each role."""
     node.SetAttribute(ROLE, role)

@@ -11,7 +11,7 @@ import slicer
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.imaging.grid import RAS_TO_LPS, AxialGrid
 from SAMMixLib.module.scene.foreground import borrow, giveBack
-from SAMMixLib.module.scene.hygiene import adopt, helper
+from SAMMixLib.module.scene.hygiene import adopt, create, helper
 from SAMMixLib.module.scene.navigate import RED
 
 ROLE = "cam"
@@ -32,12 +32,12 @@ def loadCam(path: str | Path, volumeNode):
     cam = sitk.GetArrayViewFromImage(image).astype(np.float32) / 255
     node = helper(volumeNode, ROLE)
     if node is None:
-        node = slicer.util.addVolumeFromArray(cam, matrix, f"{volumeNode.GetName()} CAM")
+        node = create("vtkMRMLScalarVolumeNode", f"{volumeNode.GetName()} CAM")
+        node.CreateDefaultDisplayNodes()
         _dress(node)
         adopt(node, volumeNode, ROLE)
-    else:
-        node.SetIJKToRASMatrix(matrix)
-        slicer.util.updateVolumeFromArray(node, cam)
+    node.SetIJKToRASMatrix(matrix)
+    slicer.util.updateVolumeFromArray(node, cam)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     return node
 

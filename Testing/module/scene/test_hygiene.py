@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import SimpleITK as sitk
 import slicer
+import vtk
 
 from SAMMixLib.module.scene.boxes import boxNode
 from SAMMixLib.module.scene.chart import showChart
 from SAMMixLib.module.scene.hygiene import FOLDER, folder, helpers, isHelper, removeHelpers
+from SAMMixLib.module.scene.overlay import loadCam
 from SAMMixLib.module.scene.segments import createSegmentation
 
 
@@ -30,6 +33,24 @@ def test_helpers_lie_in_a_folder_of_the_volumes_study_hidden_and_unsaved(makeVol
     for node in (*helpers(volume), roi.GetDisplayNode()):
         assert node.GetHideFromEditors() and not node.GetSaveWithScene()
     assert segmentation.GetSaveWithScene() and not segmentation.GetHideFromEditors()
+
+
+def test_a_helper_is_hidden_before_it_comes_into_the_scene(scene, makeVolume, tmp_path):
+    """Slicer's selectors look at a node when it comes; hidden later, it stays among the volumes to choose from."""
+    volume, seen = makeVolume(), []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(caller, event, node):
+        seen.append((node, node.GetHideFromEditors()))
+
+    tag = scene.AddObserver(scene.NodeAddedEvent, added)
+    boxNode(volume)
+    showChart(volume, np.zeros(6), np.zeros(6))
+    sitk.WriteImage(sitk.Image(4, 4, 6, sitk.sitkUInt8), str(tmp_path / "cam.nrrd"))
+    loadCam(tmp_path / "cam.nrrd", volume)
+    scene.RemoveObserver(tag)
+    came = [hidden for node, hidden in seen if isHelper(node)]
+    assert len(came) == 7 and all(came)
 
 
 def test_the_helpers_of_one_volume_go_and_those_of_another_stay(scene, makeVolume):
