@@ -187,7 +187,8 @@ def test_ctrl_c_in_a_terminal_leaves_the_table_and_the_next_run_goes_on(tmp_path
     assert before and len(before) < 4
     again = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
     figures = json.loads(again.stdout.splitlines()[-1])
-    assert (figures["done"], figures["failed"], figures["unchanged"]) == (4, 0, len(before))
+    assert (figures["done"], figures["failed"]) == (4, 0)
+    assert len(before) <= figures["unchanged"] < 4, "a scan may be whole just after the table was written"
 
 
 @pytest.mark.slow
