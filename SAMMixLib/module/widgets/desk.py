@@ -171,6 +171,11 @@ class Desk:
         before, self.case = self.case, None
         if before is not None:
             before.drawing.hide()
+            left = before.segmentationNode
+            if volume and left and isForeign(left, volume):  # one patient's liver does not lie over another's scan
+                left.SetDisplayVisibility(False)
+            if segmentation:
+                segmentation.SetDisplayVisibility(True)
         if volume:
             editor = segmentEditorNode()
             self.case = Case(volume, segmentation, self._parameters, self._beforeWrite, editor)

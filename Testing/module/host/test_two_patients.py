@@ -32,13 +32,15 @@ def test_the_second_scan_gets_a_segmentation_of_its_own(clinic, phantom, second)
     liver, said = liver_of(clinic.tab.case), clinic.ui.resultLabel.text
     clinic.load(second)
     assert clinic.tab.case.segmentationNode is None and not clinic.ui.resultLabel.visible
+    assert not one.GetDisplayVisibility(), "it does not lie over the other patient's scan"
     clinic.segment()
     assert not clinic.session.error and not clinic.desktop.dialogs
     assert clinic.tab.case.segmentationNode is not one
     assert np.array_equal(readSegment(one, first), liver)
     assert one.GetNodeReference(one.GetReferenceImageGeometryReferenceRole()) is first
+    two = clinic.tab.case.segmentationNode
     pick(clinic.ui.volumeSelector, first)
-    assert clinic.tab.case.segmentationNode is one
+    assert clinic.tab.case.segmentationNode is one and one.GetDisplayVisibility() and not two.GetDisplayVisibility()
     clinic.wait(lambda: "slices 2 to" in clinic.ui.resultLabel.text, 5)  # with what was painted
     assert clinic.ui.resultLabel.text != said
 
