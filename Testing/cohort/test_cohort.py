@@ -228,6 +228,7 @@ def test_scheduler_and_workers_started_apart(tmp_path):
     assert len({row["worker"] for row in table(tmp_path / "out").values()}) == 2
 
 
+@pytest.mark.slow
 def test_no_scheduler_there_is_one_line():
     with pytest.raises(SAMMixError, match="no Dask scheduler answers"):  # noqa: SIM117
         with running_cluster("tcp://127.0.0.1:1"):

@@ -150,6 +150,7 @@ def test_log_odds_of_one_and_two_channels():
     assert torch.equal(log_odds(two[:, :1]), two[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_training_learns_and_its_best_weights_are_read_back(tiny, sets, tmp_path, name):
     train, validation = sets
@@ -173,6 +174,7 @@ def test_training_learns_and_its_best_weights_are_read_back(tiny, sets, tmp_path
     assert (tmp_path / BEST).stat().st_mtime_ns == changed
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tiny, sets, tmp_path):
     plan = BaselinePlan("multimix", RowBudget(epochs=4), config(augment=True))
     train_baseline(plan, TrainingData(*sets), tmp_path / "whole")

@@ -245,6 +245,7 @@ def test_cancel_ends_what_runs_and_what_waits_and_the_worker_stays(worker, ct):
     assert ask(worker, Segment(str(ct), [7])).boxes
 
 
+@pytest.mark.slow
 @posix
 def test_a_kill_during_a_run_is_reported_and_the_next_run_works(worker, ct):
     request, folder = start_segmenting(worker, ct), worker.folder
@@ -279,6 +280,7 @@ def test_a_full_disk_is_said_so_and_the_next_run_works(worker, ct):
     assert worker.alive and ask(worker, Segment(str(ct), [7])).boxes
 
 
+@pytest.mark.slow
 @linux
 def test_unload_returns_the_memory(tmp_path, ct):
     def held_mb() -> float:
@@ -300,6 +302,7 @@ def test_unload_returns_the_memory(tmp_path, ct):
     assert used > levels[1] + 30
 
 
+@pytest.mark.slow
 @posix
 def test_a_dead_parent_takes_the_worker_and_its_folder_along(tmp_path, ct):
     code = """import os, signal, sys, time
@@ -341,6 +344,7 @@ def test_suggestions_are_of_the_scan_that_is_held(worker, ct):
     assert "no scan is held" in refused(worker, Suggest([])).message
 
 
+@pytest.mark.slow
 def test_a_set_that_cannot_be_trained_on_is_told_in_a_line(worker, tmp_path):
     training_set = TrainingSet.create(tmp_path / "set")
     images = np.zeros((2, 64, 64), np.int16)
