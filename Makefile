@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Under two minutes: no training, no click through the module, no real CT.
+# About two minutes: no training, no click through the module, no real CT.
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not host and not real"
 
