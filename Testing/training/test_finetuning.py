@@ -104,6 +104,7 @@ def test_sets_that_cannot_be_trained_on_are_refused_before_anything_starts(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_mask_and_another_runs_folder_are_refused(tmp_path, short):
     slices = collected(tmp_path / "set").folder
     data = read_slices(slices, 256)

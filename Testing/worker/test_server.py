@@ -190,6 +190,7 @@ def test_a_slice_is_segmented_again_in_a_small_part_of_the_scans_time(worker, ct
     assert len(os.listdir(worker.folder)) <= before + RESULTS_KEPT
 
 
+@pytest.mark.slow
 def test_given_slices_only(worker, ct):
     whole = ask(worker, Segment(str(ct)))
     ks = [8, 5]
@@ -334,6 +335,7 @@ sink.write(source.readline())"""
     assert run.stdout == b"message\n" and b"python prints" in run.stderr and b"a library prints" in run.stderr
 
 
+@pytest.mark.slow
 def test_suggestions_are_of_the_scan_that_is_held(worker, ct):
     ask(worker, Segment(str(ct)))
     first = ask(worker, Suggest([], 3))

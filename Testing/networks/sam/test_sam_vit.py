@@ -100,6 +100,7 @@ def test_window_attention_is_exact_forward_and_backward(image_size):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_real_vit_b_at_256_equals_stock():
     torch.manual_seed(0)
     stock, ours = stock_encoder(sam_vit.VIT_B, SIZE), build_encoder(sam_vit.VIT_B, SIZE)
