@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -93,10 +94,22 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield beside
-        beside.chmod(0o755)  # mkdtemp's are private
+        _share(beside)
         _swap_in(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Give a folder and its files the mode of new ones: those of mkdtemp and of safetensors only their owner can read."""
+    folder.chmod(0o755)
+    usual = folder / ".usual"
+    usual.touch()
+    mode = stat.S_IMODE(usual.stat().st_mode)
+    usual.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _swap_in(beside: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from SAMMixLib.config import read_config
 from SAMMixLib.data.training_set import TrainingSet
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.experiments.protocol import read_protocol
-from SAMMixLib.files import atomic, sha256_of, write_text
+from SAMMixLib.files import atomic, atomic_folder, sha256_of, write_text
 from SAMMixLib.models.card import open_bundle
 from SAMMixLib.models.registry import import_model
 from SAMMixLib.training.recipe import read_recipe
@@ -95,3 +96,18 @@ def test_zip_files_that_are_none_of_ours_are_refused_and_leave_nothing(tmp_path,
         with pytest.raises(SAMMixError, match=r"in\.zip: not a readable zip file of a"):
             read(source)
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and file != source]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+def test_who_may_read_a_new_file_may_read_one_of_a_new_folder(tmp_path):
+    """Safetensors and mkdtemp make files and folders that only their owner can read."""
+    usual = tmp_path / "usual"
+    usual.touch()
+    with atomic_folder(tmp_path / "model") as beside:
+        (beside / "adapter").mkdir()
+        private = beside / "adapter" / "weights"
+        private.touch(mode=0o600)
+    model = tmp_path / "model"
+    assert (model / "adapter" / "weights").stat().st_mode == usual.stat().st_mode
+    assert [path.name for path in model.rglob("*")] == ["adapter", "weights"]
+    assert model.stat().st_mode & 0o777 == 0o755
