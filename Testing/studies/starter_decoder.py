@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from pyramid_classifier import RECIPE, draw_shares
 
+from SAMMixLib.config import Config
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.evaluation.breakdown import breakdown
 from SAMMixLib.evaluation.evaluate import evaluate_slices
 from SAMMixLib.evaluation.tables import as_table, write_evaluation
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.inference.quality import fit_quality
 from SAMMixLib.inference.slices import SlicePredictor
 from SAMMixLib.models.bundle import load_bundle, save_bundle
 from SAMMixLib.process import tune_process
@@ -57,20 +57,23 @@ def main() -> None:
     trainer.record = recipe.record
     trainer.resume()
     trainer.run(lambda line: print(line, flush=True))
-    finish(trainer, held_out)
+    finish(trainer, recipe.config, held_out)
 
 
-def finish(trainer: Trainer, held_out: SliceDataset) -> None:
+def finish(trainer: Trainer, config: Config, held_out: SliceDataset) -> None:
     """Score the model on patients that it never saw, and save it with an estimate of quality fitted on them."""
-    model, config = trainer.kept_model, trainer.config
+    model = trainer.kept_model
     found = SlicePredictor(model, trainer.runtime, config.volume)(held_out, "cam")
     count = len(trainer.labelled)
     provenance = {"data": "LiTS", "split": "held-out patients", "labelled_slices": count, "seed": config.training.seed}
     evaluation = evaluate_slices(found, held_out, "cam", provenance)
+    _, folds = np.unique(held_out.patients, return_inverse=True)
+    predicted = replace(OutOfFold.of(held_out, found, fold=0), folds=folds)
+    quality, expected = predicted.quality(np.array([row["dice"] for row in evaluation.slices]))
+    for row, dice in zip(evaluation.slices, expected, strict=True):
+        row["expected_dice"] = float(dice)
     write_evaluation(evaluation, trainer.folder / "held-out")
     print(as_table(evaluation), breakdown(evaluation.slices), sep="\n")
-    signs = OutOfFold.of(held_out, found, fold=0).signs
-    quality = fit_quality(signs, np.array([row["dice"] for row in evaluation.slices]))
     record = trainer.record | {"quality": quality.to_dict(), "labelled_slices": count, "prompt": "cam"}
     save_bundle(model, config, record, trainer.folder / "starter", replace=True)
 
