@@ -75,6 +75,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = SAMMixLogic()
         from SAMMixLib.module.widgets.correct_tab import CorrectTab
         from SAMMixLib.module.widgets.desk import Desk
+        from SAMMixLib.module.widgets.heights import TabHeights
         from SAMMixLib.module.widgets.models_tab import ModelsTab
         from SAMMixLib.module.widgets.segment_tab import SegmentTab
         from SAMMixLib.module.widgets.train_tab import TrainTab
@@ -89,6 +90,8 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctTab = CorrectTab(self.ui, self.desk)
         self.trainTab = TrainTab(self.ui, self.desk, collector, training, self.installForTraining)
         self.modelsTab = ModelsTab(self.ui, self.desk, self.install)
+        self.tabHeights = TabHeights(self.ui.tabs)
+        self.desk.listen(self.tabHeights.fit)  # the last, when the tabs have written their texts
         self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
         panel.setMRMLScene(slicer.mrmlScene)
         self.ui.segmentEditor.setMRMLScene(slicer.mrmlScene)
@@ -257,7 +260,7 @@ class SAMMixLogic(ScriptedLoadableModuleLogic):
         """Segment the liver of a volume node and wait for it; the windows stay alive.
 
         Args:
-            segmentation: takes the liver segment; a new node by default.
+            segmentation: takes the liver segment; a new node by default, and where it holds segments of another scan.
             model, device: as in the module's panel; those chosen there by default.
 
         Returns:

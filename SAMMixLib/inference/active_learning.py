@@ -20,16 +20,17 @@ from SAMMixLib.inference.postprocessing import spaced
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS
+from SAMMixLib.progress import Progress, silent
 
 SPACING_MM = 4.0  # between two slices that are looked at
 FAR_MM = 10_000.0  # between two scans
 ALIKE_MM = 25.0  # along z, at which likeness falls to 1/e
 GROWN = 0.1  # of a box's extent
-SIGNS = (
-    "the classifier is unsure",
-    "the mask looks poor to SAM itself",
-    "the mask changes with its own box",
-    "the mask changes with a larger box",
+SIGNS = (  # in the words of who corrects
+    "the model is unsure whether to draw anything",
+    "the model itself has little trust in its outline",
+    "the outline changes when it is drawn again",
+    "the outline changes with a slightly larger box",
 )
 
 
@@ -47,13 +48,13 @@ class Candidates:
         return self.signs.sum(axis=1)
 
 
-def suggest(scan: Scan, labelled: Sequence[int], count: int) -> list[tuple[int, str]]:
+def suggest(scan: Scan, labelled: Sequence[int], count: int, progress: Progress = silent) -> list[tuple[int, str]]:
     """Up to `count` slices k of a scan that was segmented, the one to correct first first, each with the reason.
 
     Args:
         labelled: slices that need no more correction.
     """
-    found = candidates(scan, labelled)
+    found = candidates(scan, labelled, progress)
     known = np.isin(found.slices, labelled)
     return [(int(found.slices[n]), reason(found, n)) for n in facility_location(found, known, count)]
 
@@ -64,7 +65,7 @@ def reason(found: Candidates, n: int) -> str:
 
 
 @torch.inference_mode()
-def candidates(scan: Scan, also: Sequence[int] = ()) -> Candidates:
+def candidates(scan: Scan, also: Sequence[int] = (), progress: Progress = silent) -> Candidates:
     """Look again at the slices of a segmented scan that got a box, no closer than 4 mm, and at the slices `also`."""
     step = max(1, int(SPACING_MM / scan.stack.spacing[0]))
     prompted = [k for k in range(len(scan.slices)) if len(scan.edges[k])]
@@ -73,6 +74,7 @@ def candidates(scan: Scan, also: Sequence[int] = ()) -> Candidates:
     model, batch = scan.segmenter.model, scan.segmenter.runtime.batch_size
     parts = [np.zeros((0, EMBEDDING_CHANNELS))]  # a scan in which nothing was found has no candidate
     for start in range(0, len(ks), batch):
+        progress("segment slices", start, len(ks))
         part = ks[start : start + batch]
         embeddings = scan.embed(part)
         parts.append(embeddings.float().mean(dim=(2, 3)).cpu().numpy())

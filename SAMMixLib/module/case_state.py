@@ -28,7 +28,7 @@ class Findings:
     review: list[int] = field(default_factory=list)  # worst first
     device: str = ""
     warnings: list[str] = field(default_factory=list)  # of the worker: what speaks against the scan, or the result
-    corrected: set[int] = field(default_factory=set)
+    corrected: set[int] = field(default_factory=set)  # slices that are not as the last result left them
 
     @classmethod
     def from_answer(cls, answer: Segmented, slices: list[int] | None, slice_mm: float) -> Findings:
@@ -63,7 +63,6 @@ class Findings:
         self.boxes |= answer.boxes
         self.predicted_iou |= _by_slice(answer.predicted_iou, ks)
         self.area_mm2 |= _by_slice(answer.area_mm2, ks)
-        self.corrected |= set(ks)
         self.review = [k for k in self.review if k not in ks]
 
     def keep(self, before: Findings, ks: set[int]) -> None:
@@ -71,7 +70,6 @@ class Findings:
         for name in ("boxes", "p_liver", "predicted_iou"):
             old, new = getattr(before, name), getattr(self, name)
             new |= {k: old[k] for k in ks if k in old}
-        self.corrected |= before.corrected & ks
         self.review = [k for k in self.review if k not in ks] + [k for k in before.review if k in ks]
 
     @property

@@ -40,6 +40,8 @@ class Case(Protocol):
     structure: Structure  # which segment is meant; the session sets it
 
     @property
+    def name(self) -> str: ...  # of the scan, as the user knows it
+    @property
     def key(self) -> str: ...  # tells cases apart, and changes with the voxels
     @property
     def present(self) -> bool: ...  # whether the scan is in the scene still
@@ -49,7 +51,10 @@ class Case(Protocol):
     def size(self) -> tuple[int, float]: ...  # slices, mm along them
     def current_slice(self) -> int | None: ...
     def has_segment(self, structure: Structure | None = None) -> bool: ...  # its own by default
+    def foreign_owner(self) -> str: ...  # the other scan that its segmentation is of; nothing where it is its own
+    def renew(self) -> None: ...  # leave that segmentation alone: the next result makes a new one
     def edited_slices(self) -> list[int]: ...  # not as the last result left them
+    def corrected_slices(self) -> list[int]: ...  # of these, those of a segment that a result of ours made
     def drawn_slices(self) -> list[int]: ...  # of these, those drawn by hand and not by a correction
     def export(self, path: Path) -> Iterator[None]: ...
     def write(self, mask: Path, slices: list[int] | None) -> Generator[None, None, bool]: ...  # exactly as the file

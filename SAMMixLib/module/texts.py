@@ -82,8 +82,18 @@ def slice_line(findings: Findings, k: int) -> str:
     return f"Slice {k}: {', '.join(parts) or 'no liver'}"
 
 
-def removed(volume: str) -> str:
-    return f"{volume} was removed from the scene, so its run was cancelled."
+def sentence(line: str) -> str:
+    """A line of the library's, which the command line writes after a colon, as it stands by itself. A name with which
+    it begins stays.
+
+    >>> sentence("no liver found"), sentence("ct.nii: is empty")
+    ('No liver found', 'ct.nii: is empty')
+    """
+    return line if line.partition(" ")[0].endswith(":") else line[:1].upper() + line[1:]
+
+
+def removed(scan: str) -> str:
+    return f"{scan} was removed from the scene; nothing was written."
 
 
 def keep_question(ks: list[int]) -> Question:

@@ -73,7 +73,7 @@ class Tuned:
         if self.better:
             return ""
         before, after = dice_text(self.before), dice_text(self.after)
-        return f"On the slices held out it is no better than before: Dice {before} before, {after} now."
+        return f"On the slices kept aside it is no better than before: Dice {before} before, {after} now."
 
 
 @dataclass(frozen=True)

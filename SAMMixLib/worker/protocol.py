@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_ty
 
 from SAMMixLib.errors import SAMMixError
 
-VERSION = 2  # of what is said here
+VERSION = 3  # of what is said here
 HEARTBEAT_SECONDS = 1.0
 RESULTS_KEPT = 2
 
@@ -88,7 +88,6 @@ class Loaded(Message):
 
     name: str
     device: str
-    device_text: str
     dtype: str
     structure: dict[str, Any]
 

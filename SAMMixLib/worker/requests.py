@@ -20,7 +20,7 @@ from SAMMixLib.files import write_arrays
 from SAMMixLib.imaging.boxes import PixelBox
 from SAMMixLib.imaging.itk import quiet_itk
 from SAMMixLib.imaging.volume import read_volume
-from SAMMixLib.inference.device import Runtime, choose_device
+from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.quality import slices_to_review
 from SAMMixLib.inference.scan import Scan
 from SAMMixLib.inference.segmenter import Segmenter
@@ -91,7 +91,6 @@ def load(bench: Workbench, progress: Progress, asked: Load) -> Loaded:
     return Loaded(
         name=segmenter.name,
         device=str(segmenter.device),
-        device_text=choose_device(str(segmenter.device))[1],
         dtype=segmenter.runtime.precision,
         structure=segmenter.structure.to_dict(),
     )
@@ -151,7 +150,7 @@ def suggest(bench: Workbench, progress: Progress, asked: Suggest) -> Suggested:
 
     if bench.scan is None:
         raise SAMMixError("no scan is held any more; segment it again first")
-    found = rank(bench.scan, asked.labelled, asked.count)
+    found = rank(bench.scan, asked.labelled, asked.count, progress)
     return Suggested([int(k) for k, _ in found], [reason for _, reason in found])
 
 

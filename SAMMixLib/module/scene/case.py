@@ -13,8 +13,10 @@ import numpy as np
 import slicer
 
 from SAMMixLib.errors import SAMMixError
+from SAMMixLib.module import texts
+from SAMMixLib.module.scene.choice import foreignOwner
 from SAMMixLib.module.scene.drawing import CaseDrawing, Overlays
-from SAMMixLib.module.scene.edits import editedSlices, rememberResult, stamp, version
+from SAMMixLib.module.scene.edits import editedSlices, rememberResult, resultTag, stamp, version
 from SAMMixLib.module.scene.geometry import ijkToRas, stackToRas, toStack
 from SAMMixLib.module.scene.navigate import currentSlice, jumpToSlice, nextToReview
 from SAMMixLib.module.scene.observe import Watch
@@ -39,7 +41,7 @@ class Case:
 
     Args:
         overlays: what to draw; nothing by default.
-        saveStateForUndo: called once before each write, for the Segment Editor's undo.
+        saveStateForUndo: called with the segmentation node once before each write, for the Segment Editor's undo.
         editorNode: the Segment Editor's parameters, whose masking limits what is written.
 
     Attributes:
@@ -51,18 +53,25 @@ class Case:
         volumeNode,
         segmentationNode: Any = None,
         overlays: Overlays | None = None,
-        saveStateForUndo: Callable[[], None] = lambda: None,
+        saveStateForUndo: Callable[[Any], None] = lambda segmentationNode: None,
         editorNode: Any = None,
     ):
-        self.volumeNode, self.segmentationNode, self.editorNode = volumeNode, segmentationNode, editorNode
+        self.volumeNode, self.editorNode = volumeNode, editorNode
+        self.segmentationNode: Any = segmentationNode
         self.structure = LIVER
         self._drawing = CaseDrawing(volumeNode, overlays) if overlays is not None else None
         self._saveStateForUndo = saveStateForUndo
         self._checked: tuple = ()
         self._areas: tuple = ()  # of which voxels, and mm2 by slice
+        self._edited: tuple = ()  # of which voxels and which result, and the slices
         self._corrections: dict[int, bytes] = {}  # packed slices as corrections left them
 
     # What a session asks
+
+    @property
+    def name(self) -> str:
+        """Of the scan, as the user knows it."""
+        return self.volumeNode.GetName()
 
     @property
     def scan(self) -> str:
@@ -100,11 +109,29 @@ class Case:
         """Whether there is a segment of the structure; of the case's own by default."""
         return self._inScene() and findSegment(self.segmentationNode, structure or self.structure) is not None
 
+    def foreign_owner(self) -> str:
+        """The name of another scan that its segmentation holds segments of; nothing where there is none."""
+        return foreignOwner(self.segmentationNode, self.volumeNode) if self._inScene() else ""
+
+    def renew(self) -> None:
+        """Leave its segmentation as it is: the next result makes a new one."""
+        self.segmentationNode = None
+
     def edited_slices(self) -> list[int]:
-        """Slices that are not as the last result left them, corrections by box included."""
+        """Slices that are not as the last result left them, corrections by box included; found anew only when the
+        voxels or the result have changed.
+        """
         if not self._inScene():
             return []
-        return editedSlices(self.segmentationNode, self.volumeNode, self.structure)
+        seen = (self._voxels(), resultTag(self.segmentationNode, self.structure))
+        if self._edited[:1] != (seen,):
+            self._edited = (seen, editedSlices(self.segmentationNode, self.volumeNode, self.structure))
+        return self._edited[1]
+
+    def corrected_slices(self) -> list[int]:
+        """The edited slices of a segment that a result of ours made; of one that only the user drew there are none."""
+        made = self._inScene() and resultTag(self.segmentationNode, self.structure)
+        return self.edited_slices() if made else []
 
     def drawn_slices(self) -> list[int]:
         """The edited slices that were drawn by hand: a correction by box leaves out those that it wrote itself."""
@@ -205,14 +232,14 @@ class Case:
 
     def _checkPresence(self) -> None:
         if not self.present:
-            raise SAMMixError("The scan was removed from the scene meanwhile; nothing was written.")
+            raise SAMMixError(texts.removed(self.name))
 
     def _store(self, array: np.ndarray, slices: list[int] | None) -> Generator[None, None, bool]:
         """Write an array of the volume's grid; a segmentation is made where there is none."""
         if not self._inScene():
             self.segmentationNode = createSegmentation(self.volumeNode, self.structure)
         else:
-            self._saveStateForUndo()
+            self._saveStateForUndo(self.segmentationNode)
         yield
         brush = Brush(self.structure, self.editorNode)
         exact = writeSegment(array, self.volumeNode, self.segmentationNode, slices, brush)

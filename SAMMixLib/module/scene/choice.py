@@ -29,6 +29,13 @@ def isForeign(segmentationNode, volumeNode) -> bool:
     return segmentationNode.GetSegmentation().GetNumberOfSegments() > 0 and not belongsTo(segmentationNode, volumeNode)
 
 
+def foreignOwner(segmentationNode, volumeNode) -> str:
+    """Whose scan a foreign segmentation is of, by the scan's name or its own; nothing where it is not foreign."""
+    if not isForeign(segmentationNode, volumeNode):
+        return ""
+    return (referenceVolume(segmentationNode) or segmentationNode).GetName()
+
+
 def ownSegmentation(volumeNode, structure: Structure = LIVER):
     """The volume's own segmentation, one that holds the structure before others; None where it has none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

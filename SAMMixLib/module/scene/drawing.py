@@ -18,7 +18,7 @@ from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showC
 if TYPE_CHECKING:
     from SAMMixLib.module.case_state import Box, Findings
 
-LIVER_WINDOW = (150.0, 80.0)  # HU, width and centre: a liver with contrast is grey, too, and no white patch
+LIVER_WINDOW = (200.0, 95.0)  # HU, width and centre: livers have 60 to 130 HU, which are the middle third of the greys
 
 
 class Overlays(Protocol):
@@ -44,6 +44,7 @@ class CaseDrawing:
         self._volumeNode, self._overlays = volumeNode, overlays
         self.shown, self.muted = True, False
         self._boxWatch: Watch | None = None
+        self._charted: tuple = ()  # the curves that the chart shows
 
     def take(self, findings: Findings) -> Iterator[None]:
         """Bring what a run found into the scene, step by step."""
@@ -75,8 +76,12 @@ class CaseDrawing:
             box.GetDisplayNode().SetVisibility(False)
 
     def chart(self, findings: Findings) -> None:
-        p, area = findings.curves()
-        showChart(self._volumeNode, np.nan_to_num(p), np.nan_to_num(area), findings.review)
+        """Bring the chart into line; what it shows already is not written again, since each change is drawn at once."""
+        p, area = map(np.nan_to_num, findings.curves())
+        curves = (p.tobytes(), area.tobytes(), tuple(findings.review))
+        if curves != self._charted or self.chartNode() is None:
+            self._charted = curves
+            showChart(self._volumeNode, p, area, findings.review)
 
     def chartNode(self):
         return helper(self._volumeNode, "chart")

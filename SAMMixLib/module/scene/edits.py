@@ -66,11 +66,16 @@ def editedSlices(segmentationNode, volumeNode, structure: Structure = LIVER) -> 
     return [k for k, known in enumerate(_known(segmentationNode, len(hashes), structure)) if known != hashes[k]]
 
 
+def resultTag(segmentationNode, structure: Structure = LIVER) -> str:
+    """What is remembered of the last result of ours; nothing where there was none."""
+    own, text = findSegment(segmentationNode, structure), vtk.reference("")
+    found = own is not None and segmentationNode.GetSegmentation().GetSegment(own).GetTag(TAG, text)
+    return str(text) if found else ""
+
+
 def _known(segmentationNode, count: int, structure: Structure) -> list[str]:
     """The hashes of the last result; those of empty slices where there is none for a stack of this size."""
-    text = vtk.reference("")
-    segment = segmentationNode.GetSegmentation().GetSegment(findSegment(segmentationNode, structure))
-    known = str(text).split(",") if segment.GetTag(TAG, text) else []
+    known = resultTag(segmentationNode, structure).split(",")
     return known if len(known) == count else [""] * count
 
 

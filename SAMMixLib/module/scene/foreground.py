@@ -31,11 +31,6 @@ def giveBack(node) -> None:
             view.SetForegroundOpacity(opacity)
 
 
-def isBorrowedBy(node) -> bool:
-    """Whether any slice view shows the node in its foreground."""
-    return any(_shown(view) is node for view in _views())
-
-
 def _shown(view):
     return slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
 

@@ -58,6 +58,14 @@ def nodeToNode(source, target) -> np.ndarray:
 
 def toWorld(points: np.ndarray, node) -> np.ndarray:
     """Points [n, 3] in the node's RAS -> mm in the world, through any parent transform."""
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return points
+    if parent.IsTransformToWorldLinear():
+        matrix = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(matrix)
+        toWorld = slicer.util.arrayFromVTKMatrix(matrix)
+        return points @ toWorld[:3, :3].T + toWorld[:3, 3]
     transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(node.GetParentTransformNode(), None, transform)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
     return np.array([transform.TransformPoint(*point) for point in points])

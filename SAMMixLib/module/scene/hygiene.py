@@ -63,13 +63,19 @@ def helpers(volumeNode=None) -> list:
 
 
 def removeHelpers(volumeNode=None) -> None:
-    """Remove the helper nodes of a volume (of all volumes by default), and every folder that this leaves empty."""
+    """Remove the helper nodes of a volume (of all volumes by default), and every folder that this leaves empty.
+
+    A node goes before its display: the subject hierarchy reads its colour there for as long as it lists the node. What
+    is drawn besides, such as a colour legend, goes first of all: it looks at node and display.
+    """
     hierarchy = _hierarchy()
     for node in helpers(volumeNode):
         giveBack(node)
         parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
-        for each in (*reversed(_displays(node)), node):  # a colour legend looks at the display before it
-            slicer.mrmlScene.RemoveNode(each)
+        first, *others = _displays(node) or [None]
+        for each in (*others, node, first):
+            if each is not None:
+                slicer.mrmlScene.RemoveNode(each)
         if hierarchy.GetItemName(parent) == FOLDER and not hierarchy.GetNumberOfItemChildren(parent):
             hierarchy.RemoveItem(parent)
 

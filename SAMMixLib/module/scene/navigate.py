@@ -68,5 +68,6 @@ def _redNode():
 def _centres(volumeNode) -> np.ndarray:
     """[k, 3] centres of the slices in the world."""
     slices, rows, columns = stackShape(volumeNode)
-    indices = np.array([[(columns - 1) / 2, (rows - 1) / 2, k, 1] for k in range(slices)])
+    indices = np.tile([(columns - 1) / 2, (rows - 1) / 2, 0.0, 1.0], (slices, 1))
+    indices[:, 2] = range(slices)
     return toWorld((indices @ stackToRas(volumeNode).T)[:, :3], volumeNode)

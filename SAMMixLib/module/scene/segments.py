@@ -154,11 +154,6 @@ def readSegment(segmentationNode, volumeNode, structure: Structure = LIVER) -> n
         return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, own, volumeNode)
 
 
-def volumeInMl(mask: np.ndarray, volumeNode) -> float:
-    """Millilitres of a mask on the volume node's own grid, that is in the scanner's millimetres."""
-    return float(np.count_nonzero(mask) * abs(np.linalg.det(ijkToRas(volumeNode)[:3, :3])) / 1000)
-
-
 def _filled(segmentationNode) -> list[str]:
     """The segments that hold any voxel."""
     return [i for i in segmentationNode.GetSegmentation().GetSegmentIDs() if holdsVoxels(segmentationNode, i)]

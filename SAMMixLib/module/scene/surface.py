@@ -12,19 +12,24 @@ from SAMMixLib.module.scene.segments import LABELMAP, findSegment, holdsVoxels
 from SAMMixLib.structure import LIVER, Structure
 
 SURFACE = "Closed surface"
-SEEN = "SAMMix.3D"  # node attribute: the segmentation was in the 3D view once, which was turned to it then
 FINEST_MM = 1.2  # of the surface's grid; a finer scan is averaged down to this
 SMOOTHING, PASS_BAND = 15, 0.05  # of the windowed sinc filter: rounds the steps between slices
 
 
 class SurfaceMaker:
-    """Makes one surface at a time; :meth:`poll` puts it into the scene."""
+    """Makes one surface at a time; :meth:`poll` puts it into the scene.
+
+    The views are to be turned to a segmentation when it is the first or another one that is shown, and not at each
+    change of its surface. That is of this sitting: the scene that is saved holds nothing of it.
+    """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._pipeline: Any = None  # the last of its filters
         self._for: tuple = ()  # segmentation, segment, and which of its voxels
-        self._shown: tuple = ()  # segmentation, and whether its surface is to be seen
+        self._shown: tuple = ("", False)  # segmentation, and whether its surface is to be seen
+        self._there = False  # that surface
+        self._turnedTo = ""  # the segmentation that the views were turned to last
 
     @property
     def busy(self) -> bool:
@@ -39,13 +44,8 @@ class SurfaceMaker:
         segment = segmentationNode.GetSegmentation().GetSegment(segmentId) if segmentId else None
         image = segment and segment.GetRepresentation(LABELMAP)
         wanted = (segmentationNode, segmentId, image.GetMTime() if image else 0)
-        if (
-            segment is None
-            or not on
-            or not image
-            or segment.GetRepresentation(SURFACE)
-            or not holdsVoxels(segmentationNode, segmentId)
-        ):
+        self._there = on and segment is not None and segment.GetRepresentation(SURFACE) is not None
+        if segment is None or not on or not image or self._there or not holdsVoxels(segmentationNode, segmentId):
             self._thread = None
         elif self._thread is None or self._for != wanted:
             copy = slicer.vtkOrientedImageData()
@@ -55,20 +55,28 @@ class SurfaceMaker:
             self._thread.start()
 
     def poll(self) -> bool:
-        """Put a surface that is ready into the scene; whether it is the first of its segmentation."""
-        if self._thread is None or self._thread.is_alive():
-            return False
-        self._thread = None
-        node, segmentId, made = self._for
+        """Put a surface that is ready into the scene; whether the views are to be turned to what is shown now."""
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread = None
+            self._bringIn(*self._for)
+        turn = self._there and self._turnedTo != self._shown[0]
+        if turn:
+            self._turnedTo = self._shown[0]
+        return turn
+
+    def forget(self) -> None:
+        """The scene was closed."""
+        self._thread, self._for, self._shown = None, (), ("", False)
+        self._there, self._turnedTo = False, ""
+
+    def _bringIn(self, node, segmentId: str, made: int) -> None:
         segment = node.GetSegmentation().GetSegment(segmentId) if node.GetScene() else None
         image = segment and segment.GetRepresentation(LABELMAP)
         if segment is None or not image or image.GetMTime() != made:
-            return False  # the voxels have changed since: whoever changed them starts anew
+            return  # the voxels have changed since: whoever changed them starts anew
         segment.AddRepresentation(SURFACE, self._pipeline.GetOutput())
         node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(SURFACE)
-        first = not node.GetAttribute(SEEN)
-        node.SetAttribute(SEEN, "true")
-        return first
+        self._there = True
 
 
 def removeSurface(segmentationNode) -> None:

@@ -179,6 +179,10 @@ class Collector:
             self._thumbnails[where] = slice_picture(image, shown, THUMBNAIL, entry.spacing)
         return self._thumbnails[where]
 
+    def dismiss(self) -> None:
+        """Another scan is chosen: what came of the last click was said of the one before."""
+        self.message = self.error = ""
+
     @property
     def busy(self) -> bool:
         return bool(self._work)

@@ -125,11 +125,15 @@ class SuggestJob(Job):
 
     labelled: list[int]
     found: tuple[int, str] | None = None  # slice and reason
+    looked_at: tuple[int, int] = (0, 0)  # slices, and of how many
 
     def steps(self, engine: Engine, results: Results) -> Iterator[State]:
-        answer = yield from _each(engine.ask(Suggest(self.labelled)), State.RUNNING)
+        answer = yield from _each(engine.ask(Suggest(self.labelled), self._progressed), State.RUNNING)
         if answer.slices:
             self.found = (answer.slices[0], answer.reasons[0])
+
+    def _progressed(self, message: Progressed) -> None:
+        self.looked_at = (message.done, message.total)
 
 
 def _bring_in(

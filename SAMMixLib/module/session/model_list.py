@@ -163,7 +163,7 @@ def look(models: ModelList, comparison: Comparison) -> Look:
     row = models.row
     return {
         "modelLabel": {"text": row.details},
-        "verifyLabel": {"text": models.error or models.message or ("" if row.removable else SHIPPED)},
+        "verifyLabel": {"text": texts.sentence(models.error) or models.message or ("" if row.removable else SHIPPED)},
         "deleteModelButton": {"enabled": row.removable},
         "exportModelButton": {"enabled": row.usable},
         "useParentButton": {"visible": bool(row.parent)},
@@ -214,7 +214,7 @@ def _details(card: dict, size: int) -> str:
         history = [f"Trained from {parent['name']}" + (f" on {training['date']}" if training.get("date") else "")]
         if training.get("before") is not None:
             before, after = texts.dice(training["before"]), texts.dice(training["after"])
-            history.append(f"Dice on held-out slices: {before} before, {after} after")
+            history.append(f"Dice on slices kept aside: {before} before, {after} after")
         if training.get("data"):
             history.append(f"Data: {training['data']}")
     if training.get("labelled_slices") is not None:

@@ -31,6 +31,7 @@ class Results:
                 return None
             findings = Findings.measured(*case.size())
         findings.area_mm2 = dict(enumerate(areas))
+        findings.corrected = set(case.corrected_slices())
         return findings
 
     def keep(self, case: Case, findings: Findings) -> None:

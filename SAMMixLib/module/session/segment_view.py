@@ -41,7 +41,8 @@ def look(session: Session, case: Case | None, slices: list[int] | None = None) -
     by_model = shown is not None and shown.by_model
     k = case.current_slice() if case else None
     cancel = session.busy and not session.correcting
-    notice = reason if case and not ok else "\n".join([*warnings, *(findings.warnings if findings else [])])
+    warnings = [*warnings, *map(texts.sentence, findings.warnings if findings else [])]
+    notice = reason if case and not ok else "\n".join(warnings)
     return {
         "startLabel": {"visible": case is None},
         "noticeLabel": _text("" if cancel else notice),
@@ -143,7 +144,7 @@ def _error(session: Session) -> str:
     if not session.error:
         return ""
     log = f' <a href="{session.log.as_uri()}">Show the log</a>' if session.log else ""
-    return in_red(session.error) + log
+    return in_red(texts.sentence(session.error)) + log
 
 
 def _hint(session: Session, case: Case | None) -> str:

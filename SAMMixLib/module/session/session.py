@@ -9,6 +9,7 @@ from pathlib import Path
 from SAMMixLib.module import texts
 from SAMMixLib.module.case_state import Findings
 from SAMMixLib.module.protocols import Case, User, Worker
+from SAMMixLib.module.session.consent import before_writing
 from SAMMixLib.module.session.conversation import RequestFailed
 from SAMMixLib.module.session.engine import Engine
 from SAMMixLib.module.session.errors import attempt, one_line
@@ -20,7 +21,6 @@ from SAMMixLib.worker.protocol import Box
 
 YIELD_SECONDS = 0.001
 STOPPABLE = (State.STARTING, State.LOADING, State.RUNNING)
-REMOVED = "The scan was removed from the scene; nothing was written."
 
 
 class Session:
@@ -75,8 +75,9 @@ class Session:
         return self._job is not None and self._job.momentary
 
     @property
-    def suggesting(self) -> bool:
-        return isinstance(self._job, SuggestJob)
+    def looked_at(self) -> tuple[int, int] | None:
+        """How many slices a suggestion has looked at, and of how many; None where none is sought."""
+        return self._job.looked_at if isinstance(self._job, SuggestJob) else None
 
     def findings(self, case: Case | None) -> Findings | None:
         """What is known of the segment of this case as it stands now; None where there is no result.
@@ -118,10 +119,9 @@ class Session:
             self._fail(error)
 
     def segment(self, case: Case, slices: list[int] | None = None, other_model: str = "") -> None:
-        """Segment the case, or only some of its slices; asks before the user's own edits would be lost.
+        """Segment the case, or only some of its slices; asks before anything of the user's would be lost.
 
-        The user keeps the edits, has them replaced, or calls it off. With another model the result is for comparison:
-        it goes into the case's segmentation and nowhere else.
+        With another model the result is for comparison: it goes into the case's segmentation and nowhere else.
         """
         if self.busy or not self._accepts(case):
             return
@@ -131,11 +131,8 @@ class Session:
         if other_model:
             self._begin(CompareJob(case, model, clock, work))
             return
-        edited = set(case.edited_slices()) & set(range(case.size()[0]) if slices is None else slices)
-        answer = self._user.choose(texts.keep_question(sorted(edited))) if edited else texts.KEEP
-        if answer == texts.CANCEL or (answer == texts.KEEP and slices is not None and edited >= set(slices)):
-            return
-        self._begin(SegmentJob(case, model, clock, work, slices, edited, answer == texts.KEEP))
+        if (consent := before_writing(self._user, case, slices)) is not None:
+            self._begin(SegmentJob(case, model, clock, work, slices, consent.edited, consent.keep))
 
     def correct(self, case: Case, boxes: dict[int, list[Box] | None]) -> None:
         """Segment slices again: from the given boxes, ``[]`` for "no liver here", None for "liver here".
@@ -175,6 +172,16 @@ class Session:
             self.state = State.CANCELLING
             self._engine.conversation.cancel(self._engine.reply)
 
+    def scan_removed(self, case: Case) -> None:
+        """The scan of a case goes: the job on it ends now."""
+        if self.busy:
+            self.cancel()
+            self.error = texts.removed(case.name)
+
+    def dismiss(self) -> None:
+        """Another scan is chosen: what went wrong with the last one is not said of it."""
+        self.error, self.log = "", None
+
     def unload(self) -> None:
         """Let the worker go, with the model, its embeddings and their memory. A running job ends."""
         self._engine.close()
@@ -196,7 +203,7 @@ class Session:
             if self._engine.reply is None or self._engine.reply.settled:
                 self._end()
         elif self._job is not None and not self._job.case.present:
-            self._give_up(REMOVED)
+            self._give_up(texts.removed(self._job.case.name))
         elif self._steps is not None:
             self._advance(self._steps)
         else:

@@ -12,16 +12,24 @@ from SAMMixLib.module.session.session import Session
 from SAMMixLib.module.session.training import State, Training
 from SAMMixLib.structure import LIVER
 
-STEPS = 1000  # of the progress bar
+STEPS = 1000  # of the progress bars
+NO_BAR = {"visible": False, "value": 0, "format": ""}
 STAGES = {
     "encode slices": "Looking at the slices",
     "train": "Learning",
-    "segment slices": "Comparing on held-out slices",
+    "segment slices": "Comparing on the slices kept aside",
 }
 
 
-def look(collector: Collector, training: Training, session: Session, case: Case | None) -> Look:
-    """The tab's state. Without a case there is nothing to collect from; training goes on all the same."""
+def look(
+    collector: Collector, training: Training, session: Session, case: Case | None, *, seeking: bool = False
+) -> Look:
+    """The tab's state. Without a case there is nothing to collect from; training goes on all the same.
+
+    Args:
+        seeking: whether a suggestion was asked for that has not begun yet.
+    """
+    seeking = seeking or session.looked_at is not None
     structure, k = collector.structure.name, case.current_slice() if case else None
     here, drawn = case is not None and k is not None, case is not None and case.has_segment(collector.structure)
     last = max(0, case.size()[0] - 1) if case is not None and case.check()[0] else 0
@@ -43,9 +51,10 @@ def look(collector: Collector, training: Training, session: Session, case: Case 
         "restCheckBox": {"text": f"No {structure} elsewhere"},
         "rangeButton": {"enabled": case is not None and not collector.busy},
         "suggestButton": {
-            "enabled": can_suggest and not session.busy,
-            "text": "Suggesting" if session.suggesting else "Suggest next",
+            "enabled": can_suggest and not session.busy and not seeking,
+            "text": "Suggesting" if seeking else "Suggest next",
         },
+        "suggestProgressBar": _seeking(*(session.looked_at or (0, 0))) if seeking else NO_BAR,
         "collectLabel": _shown(_collected(collector, session, case)),
         "trainReasonLabel": _shown(_reason(collector, session, case, here and drawn)),
         "stepsLabel": {"visible": not collector.entries},
@@ -91,16 +100,21 @@ def _reason(collector: Collector, session: Session, case: Case | None, usable: b
 
 def _collected(collector: Collector, session: Session, case: Case | None) -> str:
     if error := collector.error or session.error:
-        return in_red(error)
+        return in_red(texts.sentence(error))
     if case is not None and session.suggested and session.suggested[0] == case.key and not collector.message:
         _, k, reason = session.suggested
         return escape(f"Slice {k}: {reason}")
-    return "Looking for the slice that teaches most" if session.suggesting else escape(collector.message)
+    return escape(collector.message)
+
+
+def _seeking(done: int, total: int) -> dict:
+    doing = "Looking for the slice that teaches most" + (f", {done} of {total}" if total else "")
+    return {"visible": True, "value": round(STEPS * done / total) if total else 0, "format": doing}
 
 
 def _progress(training: Training) -> dict:
     if not training.busy:
-        return {"visible": False, "value": 0, "format": ""}
+        return NO_BAR
     stage, done, total = training.stage()
     if training.state is State.STARTING or not total:
         return {"visible": True, "value": 0, "format": "Starting"}
@@ -114,7 +128,7 @@ def _status(training: Training) -> dict:
     text = ""
     if training.error:
         log = f' <a href="{training.log.as_uri()}">Show the log</a>' if training.log else ""
-        text = in_red(training.error) + log
+        text = in_red(texts.sentence(training.error)) + log
     elif training.request is not None and training.unfinished:
         step = training.checkpoint
         how = f"goes on after step {step} of {training.figures[-1]['steps']}" if step else "begins with the first step"
@@ -130,8 +144,8 @@ def _outcome(training: Training) -> Look:
         count = len(outcome.held_out)
         before, after = texts.dice(outcome.before), texts.dice(outcome.after)
         text = in_red(outcome.warning) if outcome.warning else (
-            f"{escape(training.request.name)} is better: Dice {before} before, {after} now, "
-            f"on {count} slice{'s' * (count > 1)} held out"
+            f"{escape(training.request.name)} is better: Dice {before} before, {after} now, on {count} "
+            f"slice{'s' * (count > 1)} kept aside. Dice is the overlap with your outline, 1 at best."
         )  # fmt: skip
     return {
         "outcomeLabel": _shown(text),

@@ -19,9 +19,32 @@ from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.singletons import firstVolume, isVolume, plotViewNode, segmentEditorNode, shownVolume
 from SAMMixLib.module.scene.surface import SurfaceMaker, removeSurface
 from SAMMixLib.module.session.session import Session
+from SAMMixLib.module.widgets.editor import Editor
+from SAMMixLib.module.widgets.view3d import showFromFront
 
 BUSY_MS, IDLE_MS, EDIT_MS = 20, 500, 400  # between two looks at the worker, and after an edit of the user's
 REDRAW_SECONDS = 0.1  # between two changes of the progress
+
+
+class Cases:
+    """The cases of all volumes that were chosen, each with what it has measured: coming back costs no second look."""
+
+    def __init__(self, beforeWrite: Callable[[Any], None]):
+        self._beforeWrite = beforeWrite
+        self._known: dict[str, Case] = {}
+
+    def of(self, volume, parameters) -> Case:
+        known = self._known.get(volume.GetID())
+        if known is None or known.volumeNode is not volume:
+            known = Case(volume, None, parameters, self._beforeWrite, segmentEditorNode())
+            self._known[volume.GetID()] = known
+        return known
+
+    def drop(self, volume) -> None:
+        self._known.pop(volume.GetID(), None)
+
+    def clear(self) -> None:
+        self._known.clear()
 
 
 class Desk:
@@ -35,7 +58,8 @@ class Desk:
     def __init__(self, editor, session: Session, choose: Callable[[texts.Question], str]):
         self.session, self.choose = session, choose
         self.case: Case | None = None
-        self._editor = editor
+        self._cases = Cases(self._beforeWrite)
+        self._editor = Editor(editor)
         self._parameters: Any = None
         self._listeners: list[Callable[[], None]] = []
         self._updated = 0.0
@@ -77,7 +101,7 @@ class Desk:
     # Life cycle
 
     def enter(self, warmUp: bool) -> None:
-        self._editor.installKeyboardShortcuts()
+        self._editor.enter()
         if warmUp and self.case:
             self.session.warm_up()
         self._entered = True
@@ -89,9 +113,7 @@ class Desk:
 
     def exit(self) -> None:
         """Another module comes: what is ours goes from the views, and the user's own foreground comes back."""
-        self._editor.setActiveEffect(None)
-        self._editor.uninstallKeyboardShortcuts()
-        self._editor.removeViewObservations()
+        self._editor.exit()
         self._entered = False
         if self.case is not None:
             self.case.drawing.shown = False
@@ -109,7 +131,10 @@ class Desk:
         """Take over another parameter node; None when the module is left or the scene is going."""
         self._parameters = parameters
         if parameters is not None:
-            self._editor.setMRMLSegmentEditorNode(segmentEditorNode())
+            self._editor.takeScene()
+        else:
+            self._cases.clear()
+            self._surfaces.forget()
         self.onParameters()
 
     def onParameters(self) -> None:
@@ -119,7 +144,8 @@ class Desk:
             if volume and (segmentation is None or isForeign(segmentation, volume)):
                 segmentation = ownSegmentation(volume)
             self._open(volume, segmentation)
-            self._writeBack()
+            if self._writeBack():
+                return  # and was called again by it
         elif segmentation is not self.case.segmentationNode and not self.session.busy:
             self.case.segmentationNode = segmentation
             self._observe()
@@ -142,9 +168,9 @@ class Desk:
 
     def volumeRemoved(self, volume) -> None:
         """A volume goes: a run on it ends now."""
-        if self.case is not None and volume is self.case.volumeNode and self.session.busy:
-            self.session.cancel()
-            self.session.error = texts.removed(volume.GetName())
+        if self.case is not None and volume is self.case.volumeNode:
+            self.session.scan_removed(self.case)
+        self._cases.drop(volume)
 
     def useSegmentation(self, segmentation) -> None:
         """Go on with another segmentation; None for one that the next result makes."""
@@ -169,6 +195,7 @@ class Desk:
 
     def _open(self, volume, segmentation) -> None:
         before, self.case = self.case, None
+        self._unobserve()  # what the views come to now is no news of the last case
         if before is not None:
             before.drawing.hide()
             left = before.segmentationNode
@@ -177,43 +204,50 @@ class Desk:
             if segmentation:
                 segmentation.SetDisplayVisibility(True)
         if volume:
-            editor = segmentEditorNode()
-            self.case = Case(volume, segmentation, self._parameters, self._beforeWrite, editor)
+            self.case = self._cases.of(volume, self._parameters)
+            self.case.segmentationNode = segmentation
             self.case.drawing.shown = self._entered
             self.case.drawing.bringIntoView(fit=before is not None)
+            if not self.session.busy:
+                self.session.dismiss()
         self._observe()
         self._editTimer.start(0)  # not now: a scene that is being loaded is not whole yet
 
-    def _writeBack(self) -> None:
-        """Tell the selectors which segmentation it is; they come back with it, and find it in place."""
-        if self.case and self._parameters and self._parameters.segmentation is not self.case.segmentationNode:
-            self._parameters.segmentation = self.case.segmentationNode
+    def _writeBack(self) -> bool:
+        """Tell the selectors which segmentation it is; they come back with it, and find it in place. Whether they had
+        another one.
+        """
+        case = self.case
+        if not (case and self._parameters) or self._parameters.segmentation is case.segmentationNode:
+            return False
+        self._parameters.segmentation = case.segmentationNode
+        return True
 
-    def _observe(self) -> None:
-        """Point observers, editor and chart at the nodes of the case."""
+    def _unobserve(self) -> None:
         for watch in self._observed:
             watch.stop()
         self._observed = []
+
+    def _observe(self) -> None:
+        """Point observers, editor and chart at the nodes of the case."""
+        self._unobserve()
         case = self.case
         segmentation = case.segmentationNode if case else None
         if case:
             self._observed.append(watchSlice(case.volumeNode, self.onSlice))
         if case and segmentation:
             self._observed.append(case.watchSegment(lambda: self._editTimer.start(EDIT_MS)))
-        self._editor.setSegmentationNode(segmentation)
-        if case and segmentation:  # without one there is nothing to edit on the volume
-            self._editor.setSourceVolumeNode(case.volumeNode)
+        self._editor.point(case and case.volumeNode, segmentation)
         self._showChart()
 
     def _showChart(self) -> None:
         chart = self.case.drawing.chartNode() if self.case else None
         self.plot.setMRMLPlotViewNode(plotViewNode(chart) if self._parameters else None)
 
-    def _beforeWrite(self) -> None:
+    def _beforeWrite(self, segmentation) -> None:
         """The surface goes first: Slicer would make it again at once, on the main thread."""
-        self._editor.saveStateForUndo()
-        if self.case is not None:
-            removeSurface(self.case.segmentationNode)
+        self._editor.saveState(segmentation)
+        removeSurface(segmentation)
 
     def _measure(self) -> None:
         """What can be said of the segment as it is now."""
@@ -241,7 +275,7 @@ class Desk:
             self._observe()
             self._draw()
         if self._surfaces.poll():
-            slicer.app.layoutManager().resetThreeDViews()
+            showFromFront()
         if was != self.session.busy or time.monotonic() - self._updated > REDRAW_SECONDS:
             self.update()
         self._timer.start(BUSY_MS if self.session.busy or self._surfaces.busy else IDLE_MS)
@@ -253,6 +287,7 @@ class Desk:
 
     def onEdited(self) -> None:
         if self.case and not self.session.busy:
+            self._editor.point(self.case.volumeNode, self.case.segmentationNode)  # after a scene was read
             self._measure()
             self._draw()
             self.acted()

@@ -35,7 +35,7 @@ def curves(figures: list[dict[str, float]], width: int, height: int):
     painter.drawText(4, bottom + 4, "0")
     painter.drawText(right - 50, height - 6, f"{figures[-1]['steps']} steps")
     largest = max((each["loss"] for each in figures if "loss" in each), default=1.0) or 1.0
-    kinds = (("loss", "loss", LOSS, largest), ("validation_dice", "Dice, held out", DICE, 1.0))
+    kinds = (("loss", "error", LOSS, largest), ("validation_dice", "Dice, kept aside", DICE, 1.0))
     for column, (name, words, color, scale) in enumerate(kinds):
         points = [(each["step"] / each["steps"], each[name] / scale) for each in figures if name in each]
         if not points:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from SAMMixLib.module import texts
-from SAMMixLib.module.scene.case import Case
-from SAMMixLib.module.scene.choice import isForeign, referenceVolume
 from SAMMixLib.module.session.segment_view import look
 from SAMMixLib.module.widgets.desk import Desk
 from SAMMixLib.module.widgets.dress import Dress, fill
@@ -44,7 +41,7 @@ class SegmentTab:
         session, case = self.desk.session, self.desk.case
         if session.busy and not session.correcting:
             session.cancel()
-        elif case is not None and self._mayWrite(case) and self._install():
+        elif case is not None and self._install():
             slices = self._slices()
             session.segment(case, slices)
             self._whole = session.busy and slices is None
@@ -55,17 +52,6 @@ class SegmentTab:
         alone = self.ui.scopeSelector.currentIndex == CURRENT_SLICE
         k = self.desk.slice if alone else None
         return None if k is None else [k]
-
-    def _mayWrite(self, case: Case) -> bool:
-        """Whether the result may go into the segmentation; the user is asked where it holds another scan's."""
-        node = case.segmentationNode
-        if node is None or not isForeign(node, case.volumeNode):
-            return True
-        owner = referenceVolume(node)
-        answer = self.desk.choose(texts.foreign_question(owner.GetName() if owner else node.GetName()))
-        if answer == texts.NEW_SEGMENTATION:
-            self.desk.useSegmentation(None)
-        return answer != texts.CANCEL
 
     def onUnload(self) -> None:
         self.desk.session.unload()

@@ -43,6 +43,7 @@ class TrainTab:
         self._sets: tuple = ()  # that the selector offers
         self._suggesting, self._suggestion = False, None
         self._source: tuple = ()
+        self._case = None  # that the last message was of
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self.onTimer)
         for button, slot in (
@@ -231,11 +232,15 @@ class TrainTab:
         session = self.desk.session
         if self.case is None:
             self._source = ()
+        elif self.case is not self._case:
+            self._case = self.case
+            if not self.collector.busy:
+                self.collector.dismiss()
         if self._suggestion != session.suggested:
             self._suggestion = session.suggested
             if self._suggestion and self.case and self._suggestion[0] == self.case.key:
                 self.case.jump(self._suggestion[1])
-        self._dress.wear(look(self.collector, self.training, session, self.case))
+        self._dress.wear(look(self.collector, self.training, session, self.case, seeking=self._suggesting))
         if self._table.behind:
             self._table.update()
             self._timer.start(BUSY_MS)

@@ -258,6 +258,26 @@ def test_save_close_and_reload(segmented, tmp_path):
     assert np.array_equal(clinic.liver(), before)
 
 
+def test_the_segment_editor_edits_what_was_read_with_a_scene(segmented, tmp_path):
+    clinic = segmented
+    slicer.util.saveNode(clinic.tab.case.segmentationNode, str(tmp_path / "liver.seg.nrrd"))
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    clinic.clear()
+    clinic.reopen()  # Slicer was started anew: its editor knows of no segmentation yet
+    slicer.util.loadNodeFromFile(str(tmp_path / "scene.mrml"), "SceneFile", {})
+    clinic.desktop.app.processEvents()
+    editor = clinic.ui.segmentEditor
+    assert editor.segmentationNode() is clinic.tab.case.segmentationNode
+    clinic.paint(2)
+    painted = clinic.liver().copy()
+    clinic.desktop.answer = "Replace"
+    clinic.segment()
+    assert not np.array_equal(clinic.liver(), painted)
+    editor.undo()
+    assert np.array_equal(clinic.liver(), painted)
+
+
 def test_closing_the_scene_during_a_run(clinic, phantom):
     clinic.load(phantom[0])
     click(clinic.ui.segmentButton)

@@ -74,6 +74,26 @@ def test_helpers_of_a_volume_that_is_gone_go_with_all(scene, makeVolume):
     assert helpers() == [] and scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROIDisplayNode") == 0
 
 
+def test_a_helper_that_the_hierarchy_lists_has_its_display(scene, makeVolume, tmp_path):
+    """The hierarchy reads the colour of what it lists at each change of a display."""
+    volume = makeVolume()
+    boxNode(volume)
+    sitk.WriteImage(sitk.Image(4, 4, 6, sitk.sitkUInt8), str(tmp_path / "cam.nrrd"))
+    loadCam(tmp_path / "cam.nrrd", volume)
+    bare = []
+
+    def look(*_):
+        listed = [node for node in helpers() if hierarchy().GetItemByDataNode(node)]
+        shown = [node for node in listed if node.IsA("vtkMRMLDisplayableNode")]
+        bare.extend(node.GetName() for node in shown if not node.GetDisplayNode())
+
+    scene.AddObserver(scene.NodeRemovedEvent, look)
+    removeHelpers(volume)
+    assert not bare and not helpers()
+    kinds = ("vtkMRMLMarkupsROIDisplayNode", "vtkMRMLColorLegendDisplayNode")
+    assert not any(scene.GetNumberOfNodesByClass(kind) for kind in kinds)
+
+
 def test_a_folder_with_a_segmentation_in_it_stays(makeVolume):
     volume = makeVolume()
     boxNode(volume)

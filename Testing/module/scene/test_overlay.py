@@ -8,7 +8,6 @@ import SimpleITK as sitk
 import slicer
 
 from SAMMixLib.errors import SAMMixError
-from SAMMixLib.module.scene.foreground import isBorrowedBy
 from SAMMixLib.module.scene.geometry import ijkToRas
 from SAMMixLib.module.scene.hygiene import removeHelpers
 from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
@@ -41,7 +40,6 @@ def test_the_cam_lies_where_its_file_says(makeVolume, linearTransform, camFile):
     assert np.allclose(ijkToRas(cam)[:3, 0], [-1.6, -1.2, 0])
     assert cam.GetParentTransformNode() is volume.GetParentTransformNode()
     assert loadCam(camFile, volume) is cam
-    assert not isBorrowedBy(cam)
 
 
 def test_the_users_foreground_comes_back_in_every_view(makeVolume, camFile):
@@ -57,7 +55,7 @@ def test_the_users_foreground_comes_back_in_every_view(makeVolume, camFile):
     assert state() == [(cam.GetID(), 0.5)] * 3
     assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam).GetVisibility()
     hideCam(cam)
-    assert state() == before and not isBorrowedBy(cam)
+    assert state() == before
     assert not slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(cam).GetVisibility()
     hideCam(cam)
     assert state() == before
@@ -91,7 +89,7 @@ def test_two_volumes_take_turns_and_leave_the_users_foreground(makeVolume, camFi
     first, second = loadCam(camFile, one), loadCam(camFile, two)
     showCam(first, 0.4)
     showCam(second, 0.4)
-    assert isBorrowedBy(second) and not isBorrowedBy(first)
+    assert {view.GetForegroundVolumeID() for view in views()} == {second.GetID()}
     hideCam(second)
     assert state() == before
 

@@ -20,7 +20,7 @@ def ellipsoid() -> np.ndarray:
 
 
 def made(maker: SurfaceMaker) -> bool:
-    """Wait for the surface; whether it is the first of its segmentation."""
+    """Wait for the surface; whether the views are to be turned to it."""
     until = time.monotonic() + 20
     while maker.busy and time.monotonic() < until:
         if maker.poll():
@@ -78,6 +78,29 @@ def test_hidden_shown_again_and_made_anew_after_a_write(written):
     maker.show(node, True)
     assert maker.busy and not made(maker), "the view was turned to it once"
     assert surface(node) is not None and surface(node) is not first
+
+
+def test_the_views_are_turned_to_each_segmentation_that_comes_to_be_shown(written):
+    volume, node, _ = written
+    maker = SurfaceMaker()
+    maker.show(node, True)
+    assert made(maker)
+    other = createSegmentation(volume)
+    writeSegment(ellipsoid(), volume, other)
+    maker.show(other, True)
+    assert made(maker), "another scan's liver may lie anywhere"
+    for expected in (True, False):
+        maker.show(node, True)
+        assert not maker.busy and maker.poll() is expected, "back at the first, once"
+    maker.show(node, False)
+    maker.show(node, True)
+    assert not maker.poll(), "hidden and shown again: the user has turned it as he likes"
+    later = SurfaceMaker()  # in another sitting, of a scene that was saved with its surface
+    later.show(node, True)
+    assert later.poll()
+    later.forget()
+    later.show(node, True)
+    assert later.poll(), "another scene's node may have the same name"
 
 
 def test_what_changed_meanwhile_is_not_shown(written):

@@ -159,7 +159,7 @@ def test_a_comparison_from_click_to_verdict(shelf, models):
     assert comparison.running and comparison.text.startswith("Loading the model")
     assert not look(models, comparison)["compareModelButton"]["enabled"]
     assert shelf.worker.requests[-1] == Load("theirs")
-    shelf.answer(Loaded("theirs", "cpu", "CPU", "float32", LIVER.to_dict()))
+    shelf.answer(Loaded("theirs", "cpu", "float32", LIVER.to_dict()))
     shelf.worker.say(Progressed(Stage.SEGMENT, 3, 7))
     shelf.ticks()
     assert comparison.text.startswith("Segmenting, 3 of 7")

@@ -14,7 +14,7 @@ from SAMMixLib.module.session.eta import CLASSIFY, SEGMENT, START, WRITE, Paces,
 from SAMMixLib.module.session.segment_view import changes, correct_look, look
 from SAMMixLib.module.session.session import Session, State
 from SAMMixLib.module.session.settings import Settings
-from SAMMixLib.module.texts import CANCEL, KEEP, REPLACE, duration, result_line, slices
+from SAMMixLib.module.texts import CANCEL, KEEP, NEW_SEGMENTATION, REPLACE, duration, result_line, sentence, slices
 from SAMMixLib.structure import LIVER, SPLEEN, Structure
 from SAMMixLib.worker.client import LogLine
 from SAMMixLib.worker.protocol import (
@@ -88,6 +88,7 @@ HELLO = Hello(1, {}, [{"name": "cpu", "text": "CPU, 2 threads"}])
 class PlayedCase:
     def __init__(self):
         self.key, self.problem, self.drawn, self.corrections, self.written = "case", "", [], [], []
+        self.name, self.owner, self.corrected_in = "scan", "", {}
         self.shown = self.exported = 0
         self.structure, self.versions = LIVER, {}
         self.disk_full = False
@@ -117,6 +118,15 @@ class PlayedCase:
     def edited_slices(self):
         return sorted({*self.drawn, *self.corrections})
 
+    def corrected_slices(self):
+        return sorted({*self.drawn, *self.corrected_in.get(self.version, [])})
+
+    def foreign_owner(self):
+        return self.owner
+
+    def renew(self):
+        self.owner, self.drawn, self.corrections = "", [], []
+
     def drawn_slices(self):
         return self.drawn
 
@@ -136,6 +146,7 @@ class PlayedCase:
     def write_slices(self, mask, slices):
         exact = yield from self.write(mask, slices)
         self.corrections += slices
+        self.corrected_in[self.version] = slices
         return exact
 
     def areas(self):
@@ -209,7 +220,7 @@ class Bench:
 
     def load(self, structure: Structure = LIVER):
         if isinstance(self.worker.requests[-1], Load):
-            self.worker.say(Loaded("starter", "cpu", "CPU", "float32", structure.to_dict()))
+            self.worker.say(Loaded("starter", "cpu", "float32", structure.to_dict()))
         self.ticks()
 
     def answer(self, message):
@@ -525,6 +536,39 @@ def test_undo_brings_the_boxes_back(stage):
         stage.case.version = version
         findings = stage.session.findings(stage.case)
         assert findings.boxes[7] == [box] and findings.corrected == ks and (7 in findings.review) == (not ks)
+
+
+@pytest.mark.parametrize(("choice", "written"), [(NEW_SEGMENTATION, [None]), (REPLACE, [None]), (CANCEL, [])])
+def test_a_segmentation_of_another_scan_is_asked_for_once_and_before_all_else(stage, choice, written):
+    """It may hold slices that look edited, too: they are another patient's."""
+    stage.case.owner, stage.case.drawn, stage.user.choice = "their scan", [3], choice
+    stage.session.segment(stage.case)
+    assert len(stage.user.questions) == 1 and "their scan" in stage.user.questions[0]
+    assert stage.session.busy == bool(written)
+    assert stage.case.owner == ("" if choice == NEW_SEGMENTATION else "their scan")
+    if written:
+        stage.worker.hello()
+        stage.ticks()
+        stage.load()
+        stage.answer(segmented())
+    assert stage.case.written == written
+
+
+def test_what_is_corrected_is_counted_in_the_segment_as_it_stands(stage):
+    """A correction that leaves a slice as the model had it corrects nothing, and a reloaded scene counts the same."""
+    stage.segmented()
+    stage.session.correct(stage.case, {7: None})
+    stage.answer(corrected(7))
+    stage.case.corrected_in.clear()
+    assert "corrected" not in result_line(stage.session.findings(stage.case))
+    stage.case.drawn = [1, 2]
+    stage.session.forget()
+    assert "2 corrected" in result_line(stage.session.findings(stage.case))
+
+
+def test_the_workers_lines_begin_as_sentences_and_names_stay():
+    assert sentence("no liver found; check that") == "No liver found; check that"
+    assert sentence("ct.nii: is empty") == "ct.nii: is empty" and sentence("") == ""
 
 
 def test_corrections_that_come_during_a_correction_are_made_together(stage):

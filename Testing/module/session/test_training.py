@@ -322,9 +322,33 @@ def test_a_suggestion_comes_from_the_worker_that_holds_the_scan(tmp_path):
     stage.segmented()
     stage.session.suggest(stage.case, [2, 5])
     assert stage.worker.requests[-1] == Suggest([2, 5]) and stage.session.correcting
-    stage.answer(Suggested([7], ["the classifier is unsure"]))
-    assert stage.session.suggested == ("case", 7, "the classifier is unsure") and not stage.session.busy
+    stage.answer(Progressed(Stage.SEGMENT, 8, 20))
+    assert stage.session.looked_at == (8, 20)
+    stage.answer(Suggested([7], ["the model is unsure"]))
+    assert stage.session.suggested == ("case", 7, "the model is unsure") and not stage.session.busy
+    assert stage.session.looked_at is None
     assert len(stage.case.written) == 1 and stage.session.can_correct(stage.case)
+
+
+def test_a_suggestion_has_a_bar_and_what_was_said_goes_with_the_scan(bench, tmp_path):
+    stage = SessionBench(tmp_path)
+
+    def shown(**how) -> dict:
+        return look(bench.collector, bench.training, stage.session, stage.case, **how)
+
+    stage.segmented()
+    assert not shown()["suggestProgressBar"]["visible"]
+    assert shown(seeking=True)["suggestProgressBar"]["visible"], "while the scan's name is found"
+    stage.session.suggest(stage.case, [])
+    stage.answer(Progressed(Stage.SEGMENT, 8, 20))
+    bar = shown()["suggestProgressBar"]
+    assert bar["visible"] and bar["value"] == 400 and "8 of 20" in bar["format"]
+    stage.worker.fail("internal", "no slice is left")
+    stage.ticks()
+    assert "No slice is left" in shown()["collectLabel"]["text"] and not shown()["suggestProgressBar"]["visible"]
+    stage.session.dismiss()
+    bench.collector.dismiss()
+    assert not shown()["collectLabel"]["visible"]
 
 
 def test_another_models_result_leaves_what_was_found(tmp_path):
@@ -334,7 +358,7 @@ def test_another_models_result_leaves_what_was_found(tmp_path):
     stage.session.segment(other, other_model="theirs")
     stage.ticks()
     assert stage.worker.requests[-1] == Load("theirs")
-    stage.answer(Loaded("theirs", "cpu", "CPU", "float32", LIVER.to_dict()))
+    stage.answer(Loaded("theirs", "cpu", "float32", LIVER.to_dict()))
     stage.answer(segmented())
     assert other.written == [None] and len(stage.case.written) == 1 and not other.shown
     assert stage.session.findings(stage.case) is found and stage.session.settings.model == "starter"

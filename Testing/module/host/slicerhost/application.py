@@ -23,6 +23,9 @@ MODULE_LOGICS = {
 }
 
 
+COLORED = "host.colored"  # attribute of a node whose colour the hierarchy's tree has shown
+
+
 class ModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
 
@@ -79,9 +82,23 @@ def _color_files(folder: Path) -> None:
         (folder / "share" / "ColorFiles" / f"{name}.txt").write_text("\n".join(lines))
 
 
+def _watch_colors(hierarchy, event) -> None:
+    """What the hierarchy's tree does whenever a display changes: it reads the colours of markups, and writes back those
+    that it finds changed. One whose display is gone has changed to no colour, which cannot be written.
+    """
+    for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode"):
+        if node.GetDisplayNode():
+            node.SetAttribute(COLORED, "true")
+        elif node.GetAttribute(COLORED) and hierarchy.GetItemByDataNode(node):
+            QtCore.qCritical("setColorAndTerminologyToDisplayableNode: No display node")
+
+
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _enter_hierarchy(scene, event, node) -> None:
     """What the application's subject hierarchy does by itself; none of its plugins owns cameras."""
+    if node.IsA("vtkMRMLSubjectHierarchyNode"):
+        for watched in (node.SubjectHierarchyItemDisplayModifiedEvent, node.SubjectHierarchyItemModifiedEvent):
+            node.AddObserver(watched, _watch_colors)
     if node.IsA("vtkMRMLCameraNode"):
         return
     if node.IsA("vtkMRMLStorableNode") and not node.GetHideFromEditors() and not scene.IsImporting():
@@ -135,9 +152,9 @@ class Application:
                         slicer.vtkMRMLSliceViewDisplayableManagerFactory):  # fmt: skip
             factory.GetInstance().SetMRMLApplicationLogic(logic)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
-        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         self.scene.AddObserver(self.scene.NodeAddedEvent, _enter_hierarchy)
         self.scene.AddObserver(self.scene.NodeAboutToBeRemovedEvent, _leave_hierarchy)
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         for cls in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
             if self.scene.GetFirstNodeByClass(cls) is None:
                 self.scene.AddNewNodeByClass(cls)

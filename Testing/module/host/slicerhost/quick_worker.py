@@ -67,7 +67,7 @@ class QuickWorker:
         return str(path)
 
     def load(self, number: int, asked: Load) -> Loaded:
-        return Loaded("starter", "cpu", "CPU", "float32", LIVER.to_dict())
+        return Loaded("starter", "cpu", "float32", LIVER.to_dict())
 
     def segment(self, number: int, asked: Segment) -> Segmented:
         self.stack = read_volume(asked.volume).axial()

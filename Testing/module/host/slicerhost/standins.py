@@ -228,7 +228,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
 @standin("currentSegmentIDChanged(QString)")
 class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
-    """Undo, redo and the parameter node are Slicer's own logic; effects are buttons that do nothing."""
+    """Undo, redo and the parameter node are Slicer's own logic; effects are buttons that do nothing.
+
+    As in the real one, its selector of segmentations knows no node that came during a batch (a scene is being read)
+    until the batch has ended, and what the selector shows then is what the parameter node gets.
+    """
 
     currentSegmentIDChanged = Signal(str)
     maximumNumberOfUndoStates = Property(
@@ -246,7 +250,7 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
         super().__init__(parent)
         logic = slicer.vtkSlicerSegmentEditorLogic()
         table = QtWidgets.QTableWidget(0, 2)
-        self.__dict__.update(logic=logic, _table=table, _observed=None, _undo_saves=0)
+        self.__dict__.update(logic=logic, _table=table, _observed=(None, 0), _undo_saves=0)
         logic.SetSegmentationHistory(slicer.vtkSegmentationHistory())
         table.setHorizontalHeaderLabels(["", "Segment"])
         table.horizontalHeader().setStretchLastSection(True)
@@ -273,29 +277,47 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
 
     def setMRMLScene(self, scene):
         self.logic.SetMRMLScene(scene)
+        scene.AddObserver(scene.EndBatchProcessEvent, self._batchEnded)
+
+    def _batchEnded(self, scene, event):
+        if isValid(self) and self.logic.GetSegmentEditorNode():
+            self.setSegmentationNode(self.segmentationNode())
+            self._follow()
 
     def setMRMLSegmentEditorNode(self, node):
-        self.logic.SetSegmentEditorNode(node)
+        if node is not self.logic.GetSegmentEditorNode():
+            self.logic.SetSegmentEditorNode(node)
+            if node:
+                node.AddObserver("ModifiedEvent", lambda *_: self._follow())
+            self._follow()
 
     def mrmlSegmentEditorNode(self):
         return self.logic.GetSegmentEditorNode()
 
     def setSegmentationNode(self, node):
-        if self._observed:
-            self._observed[0].RemoveObserver(self._observed[1])
-        self.__dict__["_observed"] = (node, node.AddObserver("AnyEvent", lambda *_: self._list())) if node else None
-        if self.logic.GetSegmentEditorNode():
+        if self.logic.GetSegmentationNode() is not node:  # a scene that was read may have named it already
             self.logic.SetSegmentationNode(node)
-        self._list()
 
     def segmentationNode(self):
-        return self._observed[0] if self._observed else None
+        return self._observed[0]
 
     def segmentationNodeID(self):
-        return self._observed[0].GetID() if self._observed else ""
+        return self.segmentationNode().GetID() if self.segmentationNode() else ""
+
+    def _follow(self):
+        """Look at the segmentation that the parameter node names now."""
+        node, (observed, tag) = self.logic.GetSegmentationNode(), self._observed
+        if node is not None and slicer.mrmlScene.IsBatchProcessing():
+            node = None
+        if node is not observed:
+            if observed:
+                observed.RemoveObserver(tag)
+            tag = node.AddObserver("AnyEvent", lambda *_: self._list()) if node else 0
+            self.__dict__["_observed"] = (node, tag)
+            self._list()
 
     def setSourceVolumeNode(self, node):
-        if node and not (self.logic.GetSegmentEditorNode() and self.segmentationNode()):
+        if node and not (self.logic.GetSegmentEditorNode() and self.logic.GetSegmentationNode()):
             QtCore.qCritical("setSourceVolumeNode: need to set segment editor and segmentation nodes first")
             return
         if self.logic.GetSegmentEditorNode():
@@ -318,6 +340,7 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
         pass
 
     def updateWidgetFromMRML(self):
+        self._follow()
         self._list()
 
     def setupViewObservations(self):
@@ -326,6 +349,8 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
     removeViewObservations = installKeyboardShortcuts = uninstallKeyboardShortcuts = setupViewObservations
 
     def _list(self):
+        if not isValid(self):
+            return  # the panel that it was on may be gone, but the scene still calls
         node = self.segmentationNode()
         segmentation = node.GetSegmentation() if node else None
         ids = segmentation.GetSegmentIDs() if segmentation else ()

@@ -138,10 +138,38 @@ class ThreeDView:
     def picture(self) -> np.ndarray:
         return self.rendered.picture()
 
-    def resetCamera(self) -> None:
-        """As the application's button: everything that is visible comes into view."""
+    # What the application's ``qMRMLThreeDView`` does, as its sources have it
+
+    def threeDView(self):
+        return self
+
+    def mrmlViewNode(self):
+        return self.node
+
+    def cameraNode(self):
+        manager = "vtkMRMLCameraDisplayableManager"
+        return self.rendered.group.GetDisplayableManagerByClassName(manager).GetCameraNode()
+
+    def resetFocalPoint(self) -> None:
         self.rendered.window.Render()
-        self.rendered.renderer.ResetCamera()
+        shown = self.node.GetBoxVisible(), self.node.GetAxisLabelsVisible()
+        self.node.SetBoxVisible(False)
+        self.node.SetAxisLabelsVisible(False)
+        bounds = [0.0] * 6
+        self.rendered.renderer.ComputeVisiblePropBounds(bounds)
+        self.cameraNode().SetFocalPoint(*(np.array(bounds[::2]) + bounds[1::2]) / 2)
+        self.node.SetBoxVisible(shown[0])
+        self.node.SetAxisLabelsVisible(shown[1])
+
+    def rotateToViewAxis(self, axis: int) -> None:
+        """-R, +R, -A, +A, -S, +S."""
+        node = slicer.vtkMRMLCameraNode
+        directions = (node.Left, node.Right, node.Posterior, node.Anterior, node.Inferior, node.Superior)
+        self.cameraNode().RotateTo(directions[axis])
+
+    def resetCamera(self, rotation: bool = True, translation: bool = True, distance: bool = True) -> None:
+        self.rendered.window.Render()
+        self.cameraNode().Reset(rotation, translation, distance, self.rendered.renderer)
 
 
 class LayoutManager:
@@ -169,5 +197,9 @@ class LayoutManager:
         for view in self.views.values():
             view.fitSliceToBackground()
 
+    def threeDWidget(self, index: int) -> ThreeDView:
+        return self.three_d
+
     def resetThreeDViews(self) -> None:
+        self.three_d.resetFocalPoint()
         self.three_d.resetCamera()
