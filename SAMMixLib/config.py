@@ -36,6 +36,7 @@ LEAST = {
     "steps": 1, "batch_size": 1, "mask_batch_size": 1, "validation_slices": 1, "views": 0, "labelled_views": 0,
     "padding": 0,
     "mask_index": 0, "smooth_boxes": 0, "refine": 0, "gap_mm": 0,
+    "widest_gap_mm": 0, "alike": 0,
 }  # fmt: skip
 
 
@@ -80,7 +81,12 @@ class VolumeConfig:
     gate_low: float = 0.5
     smooth_boxes: int = 0  # each side: median over so many slices on either side
     refine: int = 0  # decoder passes with the box of the last mask
-    gap_mm: float = 0.0  # of thin slices SAM sees only so many that they lie this close; 0 shows it every slice
+    # Of thin slices the networks see only so many that they lie this close; 0 shows them every slice. Thicker ones are
+    # all seen, whatever the three that follow say.
+    gap_mm: float = 0.0
+    classify_between: bool = False  # the classifier sees every slice; else thin ones only where it is not sure
+    widest_gap_mm: float = 8.0  # SAM first looks this far apart, then down to `gap_mm` where masks differ
+    alike: float = 0.88  # Dice of neighbouring masks from which SAM does not look in between
     largest_component: bool = True  # of the 3D mask
 
 

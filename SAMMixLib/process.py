@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import sys
+from contextlib import suppress
+from threading import Thread
 
 # Names from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -27,6 +30,20 @@ def tune_process() -> None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 256 << 20)
+
+
+def import_beside(name: str) -> None:
+    """Import a module in a thread, while this one reads a file: torch takes seconds, most of them one core's.
+
+    What goes wrong shows where the module is imported next.
+    """
+
+    def run() -> None:
+        with suppress(Exception):
+            importlib.import_module(name)
+
+    if name not in sys.modules:
+        Thread(target=run, name=f"import {name}").start()
 
 
 def make_streams_safe() -> None:

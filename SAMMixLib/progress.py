@@ -10,3 +10,8 @@ Progress = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """The progress callback of a caller who does not watch."""
+
+
+def after(done_before: int, progress: Progress) -> Progress:
+    """`progress` for the next part of a stage, of which `done_before` pieces are done already."""
+    return lambda stage, done, total: progress(stage, done_before + done, done_before + total)

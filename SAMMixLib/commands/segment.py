@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> dict:
     from SAMMixLib.imaging.volume import read_volume
     from SAMMixLib.imaging.writing import check_output, write_mask
     from SAMMixLib.inference.quality import verdict
+    from SAMMixLib.process import import_beside
     from SAMMixLib.reports.report import report_figures, write_report
 
     inputs, as_dicom = [options.ct], options.output.suffix.lower() == ".dcm"
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> dict:
         check_output(options.output, options.overwrite, inputs)
     if options.report is not None:
         check_report(options.report, options.overwrite, inputs)
+    import_beside("SAMMixLib.inference.segmenter")
     volume = read_volume(options.ct, options.series)
     print_warnings(volume.warnings)
     segmenter = load_segmenter(options)

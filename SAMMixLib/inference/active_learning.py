@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from SAMMixLib.inference.postprocessing import spaced
 from SAMMixLib.inference.scan import Scan
+from SAMMixLib.inference.thin_slices import spaced, step_of
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.networks.sam.decoding import EMBEDDING_CHANNELS
 from SAMMixLib.progress import Progress, silent
@@ -67,7 +67,7 @@ def reason(found: Candidates, n: int) -> str:
 @torch.inference_mode()
 def candidates(scan: Scan, also: Sequence[int] = (), progress: Progress = silent) -> Candidates:
     """Look again at the slices of a segmented scan that got a box, no closer than 4 mm, and at the slices `also`."""
-    step = max(1, int(SPACING_MM / scan.stack.spacing[0]))
+    step = step_of(SPACING_MM, scan.stack.spacing[0])
     prompted = [k for k in range(len(scan.slices)) if len(scan.edges[k])]
     ks = sorted({*spaced(prompted, step), *also})
     signs = np.zeros((len(ks), len(SIGNS)))

@@ -1,5 +1,6 @@
 """What the product adds to the paper on a whole scan, each step with its switch in
-:class:`~SAMMixLib.config.VolumeConfig`: a gate along z, smooth boxes, thin slices in between, one component.
+:class:`~SAMMixLib.config.VolumeConfig`: a gate along z, smooth boxes, one component. What is spared between thin slices
+stands in :mod:`.thin_slices`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from SAMMixLib.config import VolumeConfig
-
-LOGIT_LIMIT = 10.0
-"""Logits are clipped here, so that the surer of two slices does not push the outline towards its own."""
-
 
 SUREST = 6.0
 """Log-odds beyond which one slice says no more: else a single wrong one outvotes many neighbours."""
@@ -62,34 +59,6 @@ def _log_odds(p: np.ndarray | float) -> np.ndarray:
     return np.log(p / (1 - p))
 
 
-def spaced(slices: list[int], step: int) -> list[int]:
-    """Of each run of consecutive numbers in sorted `slices`: the first, every `step`-th from there, and the last.
-
-    SAM on these alone is what a scan of thin slices costs; :func:`fill_between` gives the others.
-
-    >>> spaced([3, 4, 5, 6, 7, 8, 20], 3)
-    [3, 6, 8, 20]
-    """
-    chosen = []
-    for run in np.split(np.array(slices, int), np.flatnonzero(np.diff(slices) != 1) + 1):
-        chosen += sorted({*run[::step].tolist(), *run[-1:].tolist()})
-    return chosen
-
-
-def fill_between(logits: np.ndarray, known: list[int], wanted: list[int]) -> None:
-    """Interpolate, in place, the slices of `logits` [k, S, S] that are `wanted` and not `known`.
-
-    Each lies between two known ones of its run, as :func:`spaced` chooses them. Neighbouring thin slices differ
-    little: the zero level of linearly interpolated logits moves smoothly from one outline to the next.
-    """
-    places = np.array(known)
-    for k in sorted(set(wanted) - set(known)):
-        after = int(np.searchsorted(places, k))
-        low, high = places[after - 1], places[after]
-        share = (k - low) / (high - low)
-        logits[k] = (1 - share) * logits[low] + share * logits[high]
-
-
 def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
     """Replace each side of a slice's box by its median over the slices within `reach`, where each has one box."""
     smooth = []
@@ -101,7 +70,7 @@ def smooth_boxes(boxes: list[Tensor], reach: int) -> list[Tensor]:
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest face-connected component of a 3D mask."""
-    bounds = ndimage.find_objects(mask.astype(np.uint8))
+    bounds = ndimage.find_objects(mask.view(np.uint8))
     if not bounds:
         return mask
     labels, count = ndimage.label(mask[bounds[0]])

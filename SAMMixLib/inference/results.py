@@ -24,7 +24,10 @@ class SegmentationResult:
     slice_masks: np.ndarray  # bool [k, S, S], the mask at the model's size
     cams: np.ndarray  # float16 [k, S, S], normalised to 0..1; zeros where the classifier saw none
     boxes: list[list[PixelBox]]  # one list a slice, empty where nothing was prompted
-    p_liver: np.ndarray  # float32 [k], the classifier's probability of the structure; NaN where nobody looked
+    # Of thin slices the classifier sees as many as leave no question. What `p_liver`, `cams` and `boxes` say of one in
+    # between is interpolated between its neighbours: they are sure, and of one opinion.
+    p_liver: np.ndarray  # float32 [k], the classifier's probability of the structure; NaN in a scan of chosen slices
+    classified: np.ndarray  # bool [k], where the classifier looked
     prompted: np.ndarray  # bool [k], where the classifier's decision let SAM look
     threshold: float  # of p(liver): a run of neighbouring slices is prompted if one of them reaches it
     keep_threshold: float  # and each slice of the run reaches this one; both are equal where slices stand alone

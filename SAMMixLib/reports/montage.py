@@ -37,7 +37,7 @@ def montage_image(
 
     Each tile shows the windowed slice, the CAM as heat (opaque where it is high), the prompt box in yellow, the
     prediction's outline in red, the ``reference`` (bool [k, S, S], optional) in dashed green, and its slice number and
-    p(liver).
+    p(liver), with ≈ where the classifier saw its neighbours only.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -72,7 +72,8 @@ def _draw_tile(axes: Axes, result: SegmentationResult, k: int, reference: np.nda
     if reference is not None:
         draw_outline(axes, reference[k], COLOURS["reference"], (0, (3, 1.5)))
     axes.set_axis_off()
-    for x, side, label in ((0.03, "left", f"slice {k}"), (0.97, "right", f"p {result.p_liver[k]:.2f}")):
+    p = f"p {'' if result.classified[k] else '≈ '}{result.p_liver[k]:.2f}"
+    for x, side, label in ((0.03, "left", f"slice {k}"), (0.97, "right", p)):
         text = axes.text(x, 0.965, label, ha=side, va="top", transform=axes.transAxes, color="white", fontsize=9)
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 

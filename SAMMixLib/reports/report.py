@@ -93,6 +93,7 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
         "gate": result.gate,
         "prompted": [bool(one) for one in result.prompted],
         "p_liver": [_defined(p, 4) for p in result.p_liver],
+        "classified": [bool(one) for one in result.classified],
         "area_mm2": [_defined(area, 1) for area in result.area_mm2],
         "verdict": None if result.expected_dice is None else verdict(result.expected_dice),
         "expected_dice": None if result.expected_dice is None else [_defined(dice, 3) for dice in result.expected_dice],
@@ -101,7 +102,10 @@ def report_figures(result: SegmentationResult, title: str) -> dict:
 
 
 def chart_image(result: SegmentationResult) -> np.ndarray:
-    """Probability and area of the structure along z on two aligned axes, uint8 RGB; prompted slices are shaded."""
+    """Probability and area of the structure along z on two aligned axes, uint8 RGB; prompted slices are shaded.
+
+    Where the classifier skipped thin slices, a dot stands for each that it saw; the line between them is a guess.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -111,6 +115,9 @@ def chart_image(result: SegmentationResult) -> np.ndarray:
     figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained", facecolor="white")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.25))
     upper.plot(slices, result.p_liver, color="#2f5d8a", lw=1.6, marker=marker, ms=4)
+    if not result.classified.all():
+        seen = np.flatnonzero(result.classified)
+        upper.plot(seen, result.p_liver[seen], color="#2f5d8a", lw=0, marker="o", ms=2.5)
     for threshold in {result.threshold, result.keep_threshold}:
         upper.axhline(threshold, color="#9aa3ad", lw=0.8, ls=(0, (4, 3)))
     upper.set(ylim=(-0.04, 1.04), ylabel=f"p({result.structure})", yticks=(0, 0.5, 1))

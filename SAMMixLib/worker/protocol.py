@@ -108,6 +108,7 @@ class Segmented(Message):
     """``mask`` is uint8 0 and 1 on exactly the volume's grid, ``cam`` uint8 0 to 255 on a grid of its own.
 
     ``p_liver``, ``predicted_iou`` and ``area_mm2`` have one value for each of the request's slices, in their order;
+    p(liver) and CAM of thin slices that the classifier skipped are interpolated between those that it saw;
     ``boxes`` those of each slice where there are any; ``review`` the slices to look at, worst first; ``warnings`` what
     speaks against the scan or the result, one line each.
     """

@@ -37,7 +37,8 @@ def stub_source(calls: Path, sha256: str = HASH):
             n = len(mask)
             return SegmentationResult(
                 mask=mask, slices=np.zeros((n, 8, 8), np.uint8), slice_masks=np.zeros((n, 8, 8), bool),
-                cams=np.zeros((n, 8, 8), np.float16), boxes=[[]] * n, p_liver=np.ones(n, np.float32),
+                cams=np.zeros((n, 8, 8), np.float16), boxes=[[]] * n,
+                p_liver=np.ones(n, np.float32), classified=np.ones(n, bool),
                 prompted=np.ones(n, bool), threshold=0.7, keep_threshold=0.3,
                 predicted_iou=np.full(n, 0.95, np.float32), spacing=stack.spacing,
                 volume_ml=float(mask.sum() * np.prod(stack.spacing) / 1000),

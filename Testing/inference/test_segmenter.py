@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from SAMMixLib.config import PRESETS
 from SAMMixLib.data.phantom import make_phantom
 from SAMMixLib.errors import Cancelled, SAMMixError
 from SAMMixLib.evaluation.metrics import score_masks
-from SAMMixLib.imaging.volume import read_volume
+from SAMMixLib.imaging.volume import Volume, read_volume
 from SAMMixLib.imaging.writing import write_mask
 from SAMMixLib.inference.device import Runtime, choose_device, choose_dtype
 from SAMMixLib.inference.postprocessing import hysteresis_threshold
@@ -78,6 +79,69 @@ def test_the_gate_of_the_config_decides_on_a_scan(segmenter, phantom, tmp_path):
         scan.cams[:, 100:140, 60:120] = 1
         result = scan.segment()
         assert (result.gate, result.prompted.tolist()) == (gate, expected)
+
+
+def thin_scan(segmenter, millimetres: float, **settings) -> tuple[Scan, dict[str, list[int]]]:
+    """A scan of 80 slices with liver in 20 to 59, and which slices each network is shown."""
+    image = sitk.GetImageFromArray(np.zeros((80, 64, 64), np.int16))
+    image.SetSpacing((4.0, 4.0, millimetres))
+    config = replace(segmenter.config, volume=replace(segmenter.config.volume, **settings))
+    scan = Scan(replace(segmenter, config=config), Volume(image, Path("thin.nrrd")))
+    shown: dict[str, list[int]] = {"classifier": [], "SAM": []}
+
+    def classify(ks, progress):
+        shown["classifier"] += ks
+        scan.p_liver[ks] = [0.98 if 20 <= k < 60 else 0.02 for k in ks]
+        scan.cams[ks, 100:140, 60:120] = 1
+        scan.classified[ks] = True
+
+    def look_at(ks, masks, features, *, progress):
+        shown["SAM"] += ks
+        masks.logits[ks, 90:150, 50:130], masks.predicted_iou[ks] = 5, 0.9
+        masks.logits[[k for k in ks if k > 50], 120:150] = -5  # the last ones hold half of it
+        progress("segment slices", len(ks), len(ks))
+
+    scan._classify, scan._look_at = classify, look_at
+    return scan, shown
+
+
+def test_of_thin_slices_the_networks_see_a_part_and_the_result_says_which(segmenter):
+    scan, shown = thin_scan(segmenter, 1.0)
+    seen = []
+    result = scan.segment(lambda stage, done, total: seen.append((done, total)))
+    assert np.flatnonzero(result.prompted).tolist() == list(range(20, 60))
+    assert np.flatnonzero(result.classified).tolist() == sorted(shown["classifier"]) and result.classified.sum() < 32
+    assert shown["SAM"] == [20, 24, 32, 40, 48, 56, 59, 52] and result.classified[shown["SAM"]].all()
+    assert seen == [(7, 7), (8, 8)]
+    assert np.array_equal(result.mask.any(axis=(1, 2)), result.prompted)
+    assert not np.isnan(result.p_liver).any() and result.p_liver[21] == pytest.approx(0.98)
+    assert result.boxes[21] == result.boxes[20] and result.cams[21].max() == 1
+    areas = result.area_mm2[48:53]
+    assert (np.diff(areas) <= 0).all() and areas[0] > areas[2] > areas[4]
+
+
+def test_slices_as_thick_as_the_gap_are_all_shown_to_both_networks(segmenter):
+    scan, shown = thin_scan(segmenter, 4.0)
+    assert scan.segment().classified.all()
+    assert shown == {"classifier": list(range(80)), "SAM": list(range(20, 60))}
+
+
+def test_what_is_spared_in_thin_slices_can_be_switched_off(segmenter):
+    scan, shown = thin_scan(segmenter, 1.0, classify_between=True, widest_gap_mm=0.0)
+    assert scan.segment().classified.all()
+    assert shown == {"classifier": list(range(80)), "SAM": [*range(20, 60, 4), 59]}
+    scan, shown = thin_scan(segmenter, 1.0, gap_mm=0.0)
+    scan.segment()
+    assert shown == {"classifier": list(range(80)), "SAM": list(range(20, 60))}
+
+
+def test_a_correction_looks_at_a_slice_that_the_classifier_skipped(segmenter):
+    scan, shown = thin_scan(segmenter, 1.0)
+    scan.segment()
+    before = len(shown["classifier"])
+    assert not scan.classified[21]
+    scan.resegment({20: None, 21: None})
+    assert shown["classifier"][before:] == [21] and scan.classified[21]
 
 
 def test_the_estimate_lies_in_the_card(segmenter, tmp_path):

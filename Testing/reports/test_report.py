@@ -37,6 +37,7 @@ def result_of(slices: int, liver: range) -> SegmentationResult:
         cams=np.where(masks, 0.8, 0).astype(np.float16),
         boxes=[[(8, 18, 31, 41)] if k in liver else [] for k in range(slices)],
         p_liver=np.array([0.97 if k in liver else 0.02 for k in range(slices)], np.float32),
+        classified=np.ones(slices, bool),
         prompted=np.array([k in liver for k in range(slices)]),
         threshold=0.7,
         keep_threshold=0.28,
@@ -126,7 +127,7 @@ def test_page_and_json_give_the_figures(result, tmp_path):
     assert figures["volume_ml"] == pytest.approx(88)
     assert figures["slice_range"] == [4, 14]
     assert figures["mean_hu"] == 104
-    assert len(figures["p_liver"]) == len(figures["area_mm2"]) == 20
+    assert len(figures["p_liver"]) == len(figures["classified"]) == len(figures["area_mm2"]) == 20
 
 
 def test_the_models_own_thresholds_are_told_and_drawn(result, tmp_path):

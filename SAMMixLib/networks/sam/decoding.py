@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from SAMMixLib.networks.sam.stock import stock_networks
+
 if TYPE_CHECKING:
     from segment_anything.modeling import MaskDecoder, PromptEncoder
 
@@ -20,9 +22,7 @@ EMBEDDING_CHANNELS = 256
 
 def build_prompt_encoder(input_size: int, embedding_size: int) -> PromptEncoder:
     """SAM's prompt encoder for images of `input_size` pixels and embeddings of `embedding_size` tokens on each side."""
-    from segment_anything.modeling import PromptEncoder  # imports torchvision
-
-    return PromptEncoder(
+    return stock_networks().PromptEncoder(
         embed_dim=EMBEDDING_CHANNELS,
         image_embedding_size=(embedding_size, embedding_size),
         input_image_size=(input_size, input_size),
@@ -32,10 +32,9 @@ def build_prompt_encoder(input_size: int, embedding_size: int) -> PromptEncoder:
 
 def build_mask_decoder() -> MaskDecoder:
     """SAM's mask decoder: one mask for an unambiguous prompt and three for an ambiguous one."""
-    from segment_anything.modeling import MaskDecoder, TwoWayTransformer  # imports torchvision
-
-    transformer = TwoWayTransformer(depth=2, embedding_dim=EMBEDDING_CHANNELS, num_heads=8, mlp_dim=2048)
-    return MaskDecoder(transformer_dim=EMBEDDING_CHANNELS, transformer=transformer, num_multimask_outputs=3)
+    stock = stock_networks()
+    transformer = stock.TwoWayTransformer(depth=2, embedding_dim=EMBEDDING_CHANNELS, num_heads=8, mlp_dim=2048)
+    return stock.MaskDecoder(transformer_dim=EMBEDDING_CHANNELS, transformer=transformer, num_multimask_outputs=3)
 
 
 def image_of_box(boxes: Sequence[Tensor], device: torch.device | str = "cpu") -> Tensor:
