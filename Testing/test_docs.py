@@ -17,6 +17,8 @@ import pytest
 
 from SAMMixLib.cli import _parser
 from SAMMixLib.config import Config
+from SAMMixLib.models.card import dice_text, open_bundle
+from SAMMixLib.paths import starter_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARY = REPOSITORY / "SAMMixLib"
@@ -99,6 +101,12 @@ def test_every_page_is_reached_from_the_readme():
 
 def test_the_readme_is_short():
     assert len(text_of(REPOSITORY / "README.md").splitlines()) <= README_LINES
+
+
+def test_the_readme_and_the_starters_card_tell_one_figure():
+    dice = dice_text(open_bundle(starter_folder()).dice)
+    for page in ("README.md", "docs/model-card.md"):
+        assert f"Dice per slice {dice} (95 %" in text_of(REPOSITORY / page), page
 
 
 def test_the_readme_has_what_reviewers_of_the_extensions_index_ask_for():

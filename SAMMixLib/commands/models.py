@@ -61,7 +61,7 @@ def _list(options: argparse.Namespace) -> dict:
                 "name": folder.name,
                 "megabytes": round(bundle.bytes / 1e6, 1),
                 "labelled_slices": training.get("labelled_slices"),
-                "validation_dice": training.get("validation_dice"),
+                "validation_dice": bundle.dice,
                 "folder": str(folder),
             }
         )

@@ -62,6 +62,15 @@ class Bundle:
         return LIVER if data is None else Structure.from_dict(data, f"{self.folder / CARD}: structure")
 
     @property
+    def dice(self) -> float | None:
+        """The Dice that is told of the model wherever one is: what ``sammix evaluate`` gave, where that stands in its
+        card; else that of the slices that its own training kept aside. None where nothing was scored.
+        """
+        training = self.card["training"]
+        scores = (training.get("evaluated", {}).get("dice"), training.get("after"), training.get("validation_dice"))
+        return next((score for score in scores if score is not None), None)
+
+    @property
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 

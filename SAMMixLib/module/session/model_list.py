@@ -194,8 +194,7 @@ def _row(folder: Path) -> Row:
         return Row(folder.name, (folder.name, "damaged", "", ""), str(error), False, removable)
     name, training = folder.name if removable else bundle.name, bundle.card["training"]
     parent = training.get("parent") or {}
-    now = training.get("after", training.get("validation_dice"))
-    scores = ["" if dice is None else texts.dice(dice) for dice in (training.get("before"), now)]
+    scores = ["" if dice is None else texts.dice(dice) for dice in (training.get("before"), bundle.dice)]
     return Row(
         name,
         (name, parent.get("name", ""), *scores),

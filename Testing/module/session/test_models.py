@@ -46,7 +46,7 @@ def test_the_scores_of_an_own_model_are_those_of_its_card(models):
     starter, ours = rows()
     assert COLUMNS == ("Model", "Trained from", "Dice before", "Dice after")
     assert ours.cells == ("ours", "starter", "0.900", "0.950") and ours.parent == "starter"
-    assert starter.cells == ("starter", "", "", "0.932")
+    assert starter.cells == ("starter", "", "", "0.931"), "as the README has it"
     assert "0.900 before, 0.950 after" in ours.details and "MB" in ours.details and "slices: 5" in ours.details
 
 
