@@ -25,6 +25,7 @@ from SAMMixLib.inference.quality import signs_of_doubt
 from SAMMixLib.inference.results import Resegmentation, SegmentationResult, areas, measures, outer_pixels
 from SAMMixLib.inference.thin_slices import (
     fill_between,
+    fill_cams,
     fill_outlines,
     halfway,
     masks_alike,
@@ -132,7 +133,7 @@ class Scan:
             decision = self._decide(alone)
             if not alone:
                 seen, prompted = (np.flatnonzero(which).tolist() for which in (self.classified, decision.prompted))
-                fill_between(self.cams.numpy(), seen, prompted)
+                fill_cams(self.cams.numpy(), seen, prompted)
             self.edges = self.segmenter.model.boxes_from_cam(self.cams.float(), torch.from_numpy(decision.prompted))
             if settings.smooth_boxes:
                 self.edges = smooth_boxes(self.edges, settings.smooth_boxes)

@@ -75,6 +75,13 @@ def fill_between(values: np.ndarray, known: Sequence[int], wanted: Sequence[int]
         values[k] = (1 - share) * values[low] + share * values[high]
 
 
+def fill_cams(cams: np.ndarray, known: Sequence[int], wanted: Sequence[int]) -> None:
+    """:func:`fill_between` for CAMs [k, S, S]: the largest value of each is 1 again, where it has one."""
+    fill_between(cams, known, wanted)
+    for k in set(wanted) - set(known):
+        cams[k] /= cams[k].max() or 1
+
+
 def fill_outlines(levels: np.ndarray, known: Sequence[int], wanted: Sequence[int]) -> None:
     """Draw, in place, the masks ``levels > 0`` [k, S, S] of slices that are `wanted` and lie between `known` ones.
 

@@ -10,6 +10,7 @@ from SAMMixLib.config import VolumeConfig
 from SAMMixLib.inference.postprocessing import gate
 from SAMMixLib.inference.thin_slices import (
     fill_between,
+    fill_cams,
     fill_outlines,
     halfway,
     masks_alike,
@@ -80,6 +81,13 @@ def test_what_lies_between_two_slices_is_interpolated():
     values = np.array([[0.0], [9.0], [9.0], [9.0], [1.0]], np.float32)
     fill_between(values, [0, 4], [1, 2])
     assert values[:, 0].tolist() == [0.0, 0.25, 0.5, 9.0, 1.0]  # the fourth was not wanted
+
+
+def test_the_heat_between_two_slices_reaches_one_too():
+    cams = np.zeros((5, 1, 2), np.float16)
+    cams[0, 0], cams[2, 0] = (1, 0.5), (0, 1)
+    fill_cams(cams, [0, 2, 4], [0, 1, 2, 3])
+    np.testing.assert_allclose(cams[:, 0], [[1, 0.5], [2 / 3, 1], [0, 1], [0, 1], [0, 0]], atol=1e-3)
 
 
 def test_masks_are_alike_by_their_dice():

@@ -28,7 +28,6 @@ from SAMMixLib.worker.protocol import (
     Failed,
     Load,
     Message,
-    Progressed,
     Request,
     Resegment,
     Resegmented,
@@ -105,7 +104,7 @@ def stack_of(path: str | Path) -> np.ndarray:
 def start_segmenting(client: WorkerClient, ct: Path) -> int:
     """The id of a request that has reached SAM."""
     request = client.request(Segment(str(ct)))
-    collect(client, lambda _, message: message == Progressed(Stage.CLASSIFY, SLICES, SLICES), 60)
+    collect(client, lambda _, message: getattr(message, "stage", None) is Stage.CLASSIFY, 60)
     return request
 
 
@@ -133,8 +132,7 @@ def test_the_mask_equals_the_command_lines_voxel_for_voxel(worker, ct, tmp_path)
     assert list(result.slice_range) == np.flatnonzero(liver.any(axis=(1, 2)))[[0, -1]].tolist()
     assert set(result.review) <= set(range(SLICES)) and result.seconds["total"] > 0
     assert (result.model, result.device) == ("starter", "cpu")
-    (warning,) = result.warnings  # the scan is cut inside the liver
-    assert "touches both ends of the scan" in warning
+    assert "touches both ends of the scan" in result.warnings[-1]  # it is cut inside the liver
     for k, ((i0, j0, i1, j1),) in result.boxes.items():
         rows, columns = np.nonzero(liver[k])
         assert 0 <= i0 <= i1 < 128 and 0 <= j0 <= j1 < 100
@@ -154,7 +152,7 @@ def test_a_slice_is_segmented_again_in_a_small_part_of_the_scans_time(worker, ct
     boxes = first.boxes
     encoded = [k for k in boxes if first.predicted_iou[k]]
     between = [k for k in boxes if not first.predicted_iou[k]]
-    assert encoded and between  # of thin slices, SAM sees every other one
+    assert encoded and between  # of thin slices, SAM sees a part
     k, liver, before = encoded[len(encoded) // 2], stack_of(first.mask), len(os.listdir(worker.folder))
 
     seconds = []
@@ -174,7 +172,8 @@ def test_a_slice_is_segmented_again_in_a_small_part_of_the_scans_time(worker, ct
     mask = dict(zip(corrected.slices, read(corrected.mask), strict=True))
     assert corrected.slices == sorted([k, between[0], encoded[0]])
     assert not mask[k][:, half[2] + 1 :].any() and mask[k].sum() > 0.9 * liver[k, :, : half[2] + 1].sum() > 0
-    assert mask[between[0]].any() and corrected.boxes[between[0]] == boxes[between[0]]
+    np.testing.assert_allclose(corrected.boxes[between[0]], boxes[between[0]], atol=6)  # the classifier's own, now
+    assert mask[between[0]].any()
     assert not mask[encoded[0]].any() and corrected.boxes[encoded[0]] == []
     np.testing.assert_allclose(corrected.area_mm2, [mask[k].sum() * 2.9**2 for k in corrected.slices], rtol=1e-4)
     seconds = []
