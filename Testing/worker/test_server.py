@@ -262,7 +262,7 @@ def test_memory_that_runs_out_is_said_so_and_the_next_run_works(worker, ct):
     import resource
 
     held = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    before = resource.prlimit(worker.pid, resource.RLIMIT_AS, (held + (40 << 20), resource.RLIM_INFINITY))
+    before = resource.prlimit(worker.pid, resource.RLIMIT_AS, (held + (2 << 20), resource.RLIM_INFINITY))
     error = refused(worker, Segment(str(ct)))
     resource.prlimit(worker.pid, resource.RLIMIT_AS, before)
     assert error.kind is ErrorKind.MEMORY and "emory" in error.message
