@@ -93,7 +93,7 @@ def sentence(line: str) -> str:
 
 
 def removed(scan: str) -> str:
-    return f"{scan} was removed from the scene; nothing was written."
+    return f"The scan {scan} was removed from the scene; nothing was written."
 
 
 def keep_question(ks: list[int]) -> Question:

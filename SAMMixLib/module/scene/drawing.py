@@ -9,11 +9,12 @@ import numpy as np
 import slicer
 
 from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
-from SAMMixLib.module.scene.chart import showChart
+from SAMMixLib.module.scene.chart import OUT_OF_SIGHT, showChart
 from SAMMixLib.module.scene.hygiene import helper
 from SAMMixLib.module.scene.navigate import alignView, currentSlice
 from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
+from SAMMixLib.module.scene.singletons import shownVolume
 
 if TYPE_CHECKING:
     from SAMMixLib.module.case_state import Box, Findings
@@ -59,7 +60,8 @@ class CaseDrawing:
         """Bring heat map and box into line with the overlays, the slice that is looked at, and what is known."""
         if self._volumeNode.GetScene() is None:
             return
-        known = findings if self.shown and findings and findings.by_model and findings.slice_range is not None else None
+        seen = self.shown and shownVolume() in (self._volumeNode, None)  # not over another scan
+        known = findings if seen and findings and findings.by_model and findings.slice_range is not None else None
         if (cam := helper(self._volumeNode, "cam")) is not None:
             setThreshold(cam, self._overlays.threshold)
             if known and self._overlays.heatMap and not self.muted:
@@ -77,7 +79,8 @@ class CaseDrawing:
 
     def chart(self, findings: Findings) -> None:
         """Bring the chart into line; what it shows already is not written again, since each change is drawn at once."""
-        p, area = map(np.nan_to_num, findings.curves())
+        p, area = findings.curves()
+        p, area = np.nan_to_num(p, nan=OUT_OF_SIGHT), np.nan_to_num(area)  # nobody looked there: no curve
         curves = (p.tobytes(), area.tobytes(), tuple(findings.review))
         if curves != self._charted or self.chartNode() is None:
             self._charted = curves

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from SAMMixLib.errors import SAMMixError
 from SAMMixLib.module.case_state import Findings
 from SAMMixLib.module.protocols import Case
 from SAMMixLib.module.session.engine import Engine
@@ -119,6 +120,9 @@ class CorrectJob(Job):
         yield from _show(self.case, findings)
 
 
+NOTHING_LEFT = "no slice is left to suggest: the model found the organ in none but those you use; segment the whole scan"
+
+
 @dataclass
 class SuggestJob(Job):
     """Find the slice that is most worth labelling next."""
@@ -129,8 +133,9 @@ class SuggestJob(Job):
 
     def steps(self, engine: Engine, results: Results) -> Iterator[State]:
         answer = yield from _each(engine.ask(Suggest(self.labelled), self._progressed), State.RUNNING)
-        if answer.slices:
-            self.found = (answer.slices[0], answer.reasons[0])
+        if not answer.slices:
+            raise SAMMixError(NOTHING_LEFT)
+        self.found = (answer.slices[0], answer.reasons[0])
 
     def _progressed(self, message: Progressed) -> None:
         self.looked_at = (message.done, message.total)

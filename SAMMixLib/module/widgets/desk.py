@@ -67,11 +67,8 @@ class Desk:
         self._observed: list[Watch] = []
         self._surfaces = SurfaceMaker()
         self._timer, self._editTimer, self._addedTimer = qt.QTimer(), qt.QTimer(), qt.QTimer()
-        for timer, slot in (
-            (self._timer, self.onTimer),
-            (self._editTimer, self.onEdited),
-            (self._addedTimer, self.onVolumeAdded),
-        ):
+        slots = (self._timer, self.onTimer), (self._editTimer, self.onEdited), (self._addedTimer, self.onVolumeAdded)
+        for timer, slot in slots:
             timer.setSingleShot(True)
             timer.connect("timeout()", slot)
         # A qMRMLPlotWidget would offer the chart in a selector, and drop it since it is hidden from selectors.
@@ -158,12 +155,15 @@ class Desk:
         self._addedTimer.start(0)
 
     def onVolumeAdded(self) -> None:
-        """Choose the volume that the views show now; any if they show none, and none is chosen."""
+        """Choose the volume that the views show now; any if they show none, and none is chosen. A run is waited for."""
         shown = shownVolume()
         chosen = shown if shown and isVolume(shown) else None
         if self.case is None:
             chosen = chosen or firstVolume()
-        if chosen and self._entered and not self.session.busy:
+        if chosen and self.session.busy and self.case and chosen is not self.case.volumeNode:
+            self._draw()  # nothing of the scan that is worked on lies over another one
+            self._addedTimer.start(IDLE_MS)
+        elif chosen and self._entered and not self.session.busy:
             self._parameters.inputVolume = chosen
 
     def volumeRemoved(self, volume) -> None:

@@ -127,3 +127,18 @@ def test_what_was_said_of_one_scan_is_not_said_of_the_next(clinic, phantom, seco
     clinic.load(second)
     clinic.tab.update()
     assert not any("was removed" in label.text for label in places)
+
+
+def test_a_scan_that_comes_during_a_run_is_not_drawn_over_and_chosen_after_it(clinic, phantom, second):
+    clinic.load(phantom[0])
+    clinic.segment()
+    assert clinic.view.GetForegroundVolumeID()
+    click(clinic.ui.segmentButton)
+    clinic.wait(lambda: clinic.session.state is State.RUNNING)
+    other = slicer.util.loadVolume(str(second))
+    clinic.desktop.app.processEvents()
+    assert clinic.session.busy and clinic.tab.case.volumeNode is not other
+    assert clinic.view.GetBackgroundVolumeID() == other.GetID() and not clinic.view.GetForegroundVolumeID()
+    clinic.wait(lambda: not clinic.session.busy)
+    clinic.wait(lambda: clinic.tab.case.volumeNode is other, 5)
+    assert not clinic.ui.resultLabel.visible and not clinic.view.GetForegroundVolumeID()

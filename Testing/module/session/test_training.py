@@ -330,6 +330,15 @@ def test_a_suggestion_comes_from_the_worker_that_holds_the_scan(tmp_path):
     assert len(stage.case.written) == 1 and stage.session.can_correct(stage.case)
 
 
+def test_nothing_to_suggest_is_said_so(tmp_path):
+    stage = SessionBench(tmp_path)
+    stage.segmented()
+    stage.session.suggest(stage.case, [7])
+    stage.answer(Suggested([], []))
+    assert "no slice is left" in stage.session.error and not stage.session.suggested and not stage.session.busy
+    assert stage.session.can_correct(stage.case)
+
+
 def test_a_suggestion_has_a_bar_and_what_was_said_goes_with_the_scan(bench, tmp_path):
     stage = SessionBench(tmp_path)
 
