@@ -101,7 +101,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _share(folder: Path) -> None:
-    """Give a folder and its files the mode of new ones: those of mkdtemp and of safetensors only their owner can read."""
+    """Give a folder and its files the mode of new ones: mkdtemp and safetensors make private ones."""
     folder.chmod(0o755)
     usual = folder / ".usual"
     usual.touch()

@@ -120,7 +120,7 @@ class CorrectJob(Job):
         yield from _show(self.case, findings)
 
 
-NOTHING_LEFT = "no slice is left to suggest: the model found the organ in none but those you use; segment the whole scan"
+NOTHING_LEFT = "no slice is left to suggest: the model found nothing in others; segment the whole scan first"
 
 
 @dataclass
