@@ -45,7 +45,7 @@ def hear():
         os._exit(0)
     return json.loads(line)
 def hello():
-    say("hello", pid=os.getpid(), versions={}, devices=[], protocol=2)
+    say("hello", pid=os.getpid(), versions={}, devices=[], protocol=3)
 """
 ECHO = "hello()\nwhile True:\n    say('unloaded', id=hear()['id'])\n"
 VOLUME = Segment("ct.nrrd")
@@ -119,7 +119,7 @@ HELLO_FROM_ELSEWHERE = "say('hello', pid=os.getpid(), versions={}, devices=[], p
         ("hello(); sys.exit(1)", "crash", "exit status 1"),
         ("hello(); hear(); os.close(1); time.sleep(60)", "crash", "closed its pipe"),
         ("say('failed', kind='internal', message='no torch', log=''); sys.exit(1)", "internal", "no torch"),
-        (HELLO_FROM_ELSEWHERE, "internal", "hello: version 9 of the protocol, not 2"),
+        (HELLO_FROM_ELSEWHERE, "internal", "hello: version 9 of the protocol, not 3"),
         pytest.param("hello(); hear(); os.kill(os.getpid(), 11)", "crash", "signal 11", marks=posix),
         pytest.param(
             "import faulthandler; faulthandler.enable(); hello(); hear(); os.kill(os.getpid(), 11)",
