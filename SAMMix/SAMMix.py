@@ -138,7 +138,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAdded(self, scene, event, node):
         if node.IsA("vtkMRMLScalarVolumeNode") and self.parent.isEntered and not scene.IsImporting():
-            self.desk.volumeAdded()
+            self.desk.volumeAdded(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, scene, event, node):

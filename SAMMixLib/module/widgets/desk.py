@@ -47,6 +47,32 @@ class Cases:
         self._known.clear()
 
 
+class Arrivals:
+    """The volume that came into the scene last, until the views show it: a reader may look after the application's
+    events before it puts its volume there.
+    """
+
+    def __init__(self) -> None:
+        self._awaited = ""
+
+    def came(self, volume) -> None:
+        if isVolume(volume):
+            self._awaited = volume.GetID()
+
+    @property
+    def seen(self) -> bool:
+        """Whether what was awaited is in the views now."""
+        shown = shownVolume() if self._awaited else None
+        return shown is not None and shown.GetID() == self._awaited
+
+    def take(self):
+        """What the views show, where that can be the input; it is awaited no more."""
+        if self.seen:
+            self._awaited = ""
+        shown = shownVolume()
+        return shown if shown and isVolume(shown) else None
+
+
 class Desk:
     """Keeps case, scene and session in line, and tells the tabs when there is something new to show.
 
@@ -59,6 +85,7 @@ class Desk:
         self.session, self.choose = session, choose
         self.case: Case | None = None
         self._cases = Cases(self._beforeWrite)
+        self._arrivals = Arrivals()
         self._editor = Editor(editor)
         self._parameters: Any = None
         self._listeners: list[Callable[[], None]] = []
@@ -150,20 +177,18 @@ class Desk:
         self._draw()
         self.update()
 
-    def volumeAdded(self) -> None:
+    def volumeAdded(self, volume) -> None:
         """A volume came into the scene: it is looked at when the application has put it into its views."""
+        self._arrivals.came(volume)
         self._addedTimer.start(0)
 
     def onVolumeAdded(self) -> None:
         """Choose the volume that the views show now; any if they show none, and none is chosen. A run is waited for."""
-        shown = shownVolume()
-        chosen = shown if shown and isVolume(shown) else None
-        if self.case is None:
-            chosen = chosen or firstVolume()
-        if chosen and self.session.busy and self.case and chosen is not self.case.volumeNode:
+        if self.session.busy:
             self._draw()  # nothing of the scan that is worked on lies over another one
-            self._addedTimer.start(IDLE_MS)
-        elif chosen and self._entered and not self.session.busy:
+            return
+        chosen = self._arrivals.take() or (firstVolume() if self.case is None else None)
+        if chosen and self._entered:
             self._parameters.inputVolume = chosen
 
     def volumeRemoved(self, volume) -> None:
@@ -214,9 +239,7 @@ class Desk:
         self._editTimer.start(0)  # not now: a scene that is being loaded is not whole yet
 
     def _writeBack(self) -> bool:
-        """Tell the selectors which segmentation it is; they come back with it, and find it in place. Whether they had
-        another one.
-        """
+        """Tell the selectors which segmentation it is, and be called again by them; whether they had another one."""
         case = self.case
         if not (case and self._parameters) or self._parameters.segmentation is case.segmentationNode:
             return False
@@ -276,6 +299,8 @@ class Desk:
             self._draw()
         if self._surfaces.poll():
             showFromFront()
+        if self._arrivals.seen:
+            self.onVolumeAdded()
         if was != self.session.busy or time.monotonic() - self._updated > REDRAW_SECONDS:
             self.update()
         self._timer.start(BUSY_MS if self.session.busy or self._surfaces.busy else IDLE_MS)

@@ -51,6 +51,7 @@ class IOManager:
         if node is not None and loaded is not None:
             loaded.AddItem(node)
         if kind == "VolumeFile" and node is not None and properties.get("show", True):
+            slicer.app.processEvents()  # a reader's progress is drawn before its volume is
             _show_volume(node)
         return node is not None
 
