@@ -386,7 +386,9 @@ def test_no_text_is_cut_and_none_lies_over_another_widget(segmented):
         for each in hidden:
             each.show()
         clinic.widget.tabHeights.fit()
-        clinic.desktop.app.processEvents()
+        for _ in range(20):  # nested layouts settle one after another
+            clinic.desktop.app.processEvents()
+            QtCore.QThread.msleep(10)
         for label in labels:
             if label.isVisibleTo(page):
                 assert get(label, "height") >= label.heightForWidth(get(label, "width")), label.name
