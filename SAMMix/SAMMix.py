@@ -90,7 +90,7 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.correctTab = CorrectTab(self.ui, self.desk)
         self.trainTab = TrainTab(self.ui, self.desk, collector, training, self.installForTraining)
         self.modelsTab = ModelsTab(self.ui, self.desk, self.install)
-        self.tabHeights = TabHeights(self.ui.tabs)
+        self.tabHeights = TabHeights(self.ui.tabs, self.parent)
         self.desk.listen(self.tabHeights.fit)  # the last, when the tabs have written their texts
         self.setParameters(self.logic.getParameterNode())  # the editor's node comes before its scene
         panel.setMRMLScene(slicer.mrmlScene)

@@ -10,7 +10,7 @@ from SAMMixLib.models.card import dice_text
 from SAMMixLib.module.case_state import Findings
 
 KEEP, REPLACE, CANCEL = "Keep mine", "Replace", "Cancel"
-NEW_SEGMENTATION, LEAVE_OUT, LABEL = "New segmentation", "Leave them out", "Label them"
+NEW_SEGMENTATION, LEAVE_OUT, LABEL, LABEL_EMPTY = "New segmentation", "Leave them out", "Label them", "Label it"
 NO_VOLUME = "Load a CT, or try Sample Data."
 HASH = re.compile(r"-[0-9a-f]{8}$")  # that a training set puts behind a scan's name
 
@@ -96,12 +96,12 @@ def removed(scan: str) -> str:
     return f"The scan {scan} was removed from the scene; nothing was written."
 
 
-def keep_question(ks: list[int]) -> Question:
-    """Before a result is written onto slices that the user changed."""
+def keep_question(ks: list[int], *, others: bool) -> Question:
+    """Before a result is written onto slices that the user changed, and onto others or not."""
+    asked = "Keep your changes there, or replace them" if others else "Replace your changes"
     return Question(
-        f"You changed {slices(ks)} by hand.\n\nKeep your changes there, or replace them by the new result? "
-        "Undo brings back what is replaced.",
-        (KEEP, REPLACE, CANCEL),
+        f"You changed {slices(ks)} by hand.\n\n{asked} by the new result? Undo brings back what is replaced.",
+        (KEEP, REPLACE, CANCEL) if others else (REPLACE, CANCEL),
     )
 
 
@@ -121,4 +121,11 @@ def without_question(ks: list[int], structure: str) -> Question:
     return Question(
         f"Your segment shows the {structure} in {slices(ks)}, too.\n\nLabel these as slices without {structure}?",
         (LEAVE_OUT, LABEL, CANCEL),
+    )
+
+
+def empty_question(k: int, structure: str) -> Question:
+    return Question(
+        f"Your segment shows the {structure} in slice {k}.\n\nLabel it as a slice without {structure}?",
+        (LABEL_EMPTY, CANCEL),
     )

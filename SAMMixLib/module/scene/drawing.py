@@ -11,7 +11,7 @@ import slicer
 from SAMMixLib.module.scene.boxes import boxNode, setEditable, showBox, watchBox
 from SAMMixLib.module.scene.chart import OUT_OF_SIGHT, showChart
 from SAMMixLib.module.scene.hygiene import helper
-from SAMMixLib.module.scene.navigate import alignView, currentSlice
+from SAMMixLib.module.scene.navigate import alignView, currentSlice, jumpToSlice
 from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.overlay import hideCam, loadCam, setThreshold, showCam
 from SAMMixLib.module.scene.singletons import shownVolume
@@ -46,6 +46,7 @@ class CaseDrawing:
         self.shown, self.muted = True, False
         self._boxWatch: Watch | None = None
         self._charted: tuple = ()  # the curves that the chart shows
+        self._left: int | None = None  # the slice that was looked at last
 
     def take(self, findings: Findings) -> Iterator[None]:
         """Bring what a run found into the scene, step by step."""
@@ -70,8 +71,9 @@ class CaseDrawing:
                 legend.SetVisibility(self._overlays.legend)
             else:
                 hideCam(cam)
+        k = currentSlice(self._volumeNode) if seen else None
+        self._left = self._left if k is None else k
         if known:
-            k = currentSlice(self._volumeNode)
             boxes = known.boxes.get(k, []) if self._overlays.box and k is not None else []
             showBox(boxNode(self._volumeNode), self._volumeNode, k, boxes[0] if boxes else None)
         elif (box := helper(self._volumeNode, "box")) is not None:
@@ -115,10 +117,12 @@ class CaseDrawing:
             box.GetDisplayNode().SetVisibility(False)
 
     def bringIntoView(self, fit: bool) -> None:
-        """Show the volume in the slice views; fitted to it if they show another, or if `fit` says so."""
+        """Show the volume at the slice that was left, where the slice views show another one, or if `fit` says so."""
         red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
         if fit or (red is not None and red.GetBackgroundVolumeID() != self._volumeNode.GetID()):
             slicer.util.setSliceViewerLayers(background=self._volumeNode, fit=True)
+            if self._left is not None:
+                jumpToSlice(self._volumeNode, self._left)
 
     def liverWindow(self) -> None:
         """Show the liver's parenchyma with contrast. What the model sees is not touched by it."""

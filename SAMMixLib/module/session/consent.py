@@ -23,17 +23,15 @@ def before_writing(user: User, case: Case, slices: list[int] | None) -> Consent 
         slices: that are to be segmented; None for all.
 
     Returns:
-        None where it is called off, or nothing is left to segment.
+        None where it is called off.
     """
-    edited = set(case.edited_slices()) & set(range(case.size()[0]) if slices is None else slices)
+    asked = set(range(case.size()[0]) if slices is None else slices)
+    edited = set(case.edited_slices()) & asked
     if owner := case.foreign_owner():
         answer = user.choose(texts.foreign_question(owner))
         if answer == texts.NEW_SEGMENTATION:
             case.renew()
             return Consent(set(), keep=True)
         return Consent(edited, keep=False) if answer == texts.REPLACE else None
-    answer = user.choose(texts.keep_question(sorted(edited))) if edited else texts.KEEP
-    keep = answer == texts.KEEP
-    if answer == texts.CANCEL or (keep and slices is not None and edited >= set(slices)):
-        return None
-    return Consent(edited, keep)
+    answer = user.choose(texts.keep_question(sorted(edited), others=edited < asked)) if edited else texts.KEEP
+    return None if answer == texts.CANCEL else Consent(edited, keep=answer == texts.KEEP)

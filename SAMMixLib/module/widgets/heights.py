@@ -6,21 +6,27 @@ import qt
 
 
 class TabHeights:
-    """Gives each tab the height of its own content, wrapped lines of text included.
+    """Gives each tab the height of its own content, wrapped lines of text included, or all that there is to see of the
+    module's widget where that is more.
 
     By themselves all tabs of a ``QTabWidget`` are as tall as the tallest, and text that needs one more line at the
     panel's width than Qt has guessed lies over what is below it.
     """
 
-    def __init__(self, tabs):
-        self._tabs = tabs
+    def __init__(self, tabs, moduleWidget):
+        self._tabs, self._moduleWidget = tabs, moduleWidget
         tabs.connect("currentChanged(int)", self.fit)
         self.fit()
 
     def fit(self, *_) -> None:
         """Measure the open tab anew; the others take no height at all."""
-        for index in range(self._tabs.count):
-            page, here = self._tabs.widget(index), index == self._tabs.currentIndex
-            policy = qt.QSizePolicy.Preferred if here else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
-            page.minimumHeight = max(0, page.heightForWidth(page.width)) if here else 0
+        pages = [self._tabs.widget(index) for index in range(self._tabs.count)]
+        heights = [max(0, page.heightForWidth(page.width)) for page in pages]
+        around = max(0, self._tabs.heightForWidth(self._tabs.width) - max(heights))  # the bar and the frame
+        for index, (page, height) in enumerate(zip(pages, heights, strict=True)):
+            here = index == self._tabs.currentIndex
+            page.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred if here else qt.QSizePolicy.Ignored)
+            page.minimumHeight = height if here else 0
+            if here:
+                seen = self._moduleWidget.visibleRegion().boundingRect().height()
+                self._tabs.maximumHeight = max(around + height, seen)

@@ -100,8 +100,13 @@ class TrainTab:
         self._acted()
 
     def onEmptySlice(self) -> None:
-        if (k := self.desk.slice) is not None:
-            self.collector.exclude(self.source(), k)
+        """Label the slice as one without the structure; the user is asked where the segment shows it."""
+        if (k := self.desk.slice) is None:
+            return
+        source, structure = self.source(), self.collector.structure
+        drawn = k in source.drawn(structure)
+        if not drawn or self.desk.choose(texts.empty_question(k, structure.name)) == texts.LABEL_EMPTY:
+            self.collector.exclude(source, k)
         self._acted()
 
     def onMakeSegment(self) -> None:
@@ -191,8 +196,9 @@ class TrainTab:
         self.desk.update()
 
     def _acted(self) -> None:
-        """Show at once what a click did, and look soon at what it began."""
-        self.update()
+        """Show at once what a click did, and look soon at what it began; what went wrong before is said no more."""
+        self.desk.session.dismiss()
+        self.desk.update()
         self._timer.start(BUSY_MS)
 
     def _here(self, spinBox) -> None:

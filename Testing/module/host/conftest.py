@@ -69,6 +69,15 @@ class Clinic:
         self.wait(lambda: self.tab.case is not None and self.tab.case.volumeNode is volume, 5)
         return volume
 
+    def reload(self, folder: Path) -> None:
+        """Save the scene with its segmentations into a folder, close it, and load it again."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            slicer.util.saveNode(node, str(folder / f"{node.GetName()}.seg.nrrd"))
+        slicer.mrmlScene.SetURL(str(folder / "scene.mrml"))
+        assert slicer.mrmlScene.Commit()
+        self.clear()
+        slicer.util.loadNodeFromFile(str(folder / "scene.mrml"), "SceneFile", {})
+
     def segment(self, seconds: float = 120.0) -> Gap:
         """Press the button and wait; gives back the longest gap between two events."""
         click(self.ui.segmentButton)

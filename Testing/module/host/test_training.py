@@ -155,6 +155,31 @@ def test_collect_untick_and_find_all_again(trainer, phantom):
     assert [kind for kind, _ in clinic.desktop.dialogs] == ["choose"]  # the rest showed liver, too
 
 
+def test_a_slice_that_shows_the_liver_is_no_slice_without_it_until_the_user_says_so(trainer):
+    clinic, ui = trainer, trainer.ui
+    clinic.tab.case.jump(6)
+    clinic.desktop.answer = "Cancel"
+    click(ui.emptySliceButton)
+    settle(clinic)
+    assert clinic.desktop.choices == ["Label it", "Cancel"] and collected(clinic) == []
+    clinic.desktop.answer = "Label it"
+    click(ui.emptySliceButton)
+    settle(clinic)
+    assert collected(clinic) == [(6, "no liver", True)]
+    clinic.tab.case.jump(0)
+    click(ui.emptySliceButton)
+    settle(clinic)
+    assert len(clinic.desktop.dialogs) == 2 and len(collected(clinic)) == 2
+
+
+def test_what_was_said_of_a_run_gives_way_to_what_is_collected(trainer):
+    clinic, ui = trainer, trainer.ui
+    clinic.session.error = "The scan was removed"
+    clinic.desktop.app.processEvents()
+    take(clinic, [6])
+    assert ui.collectLabel.text == "Taken: slice 6 with liver." and "removed" not in ui.hintLabel.text
+
+
 def test_a_second_scan_and_another_set(trainer, phantom, tmp_path):
     clinic, ui = trainer, trainer.ui
     take(clinic, [6])
@@ -210,10 +235,12 @@ def test_suggest_jumps_and_says_why(trainer):
 def collect_all(clinic) -> None:
     """Three slices with a mask, two without liver."""
     take(clinic, [4, 5, 6])
-    for k in (0, 15):
+    for k in (0, 15):  # the last shows a rest of liver in the model's segment
         clinic.tab.case.jump(k)
         click(clinic.ui.emptySliceButton)
         settle(clinic)
+    assert [kind for kind, _ in clinic.desktop.dialogs] == ["choose"]
+    clinic.desktop.dialogs.clear()
 
 
 def screenshot(clinic, folder: Path) -> None:

@@ -77,6 +77,18 @@ def test_what_was_found_belongs_to_what_the_segment_holds(clinic, phantom, secon
     clinic.wait(lambda: not clinic.ui.resultLabel.visible, 5)
 
 
+def test_each_scan_comes_back_at_the_slice_where_it_was_left(clinic, phantom, second):
+    first = clinic.load(phantom[0])
+    middle = clinic.tab.case.current_slice()
+    clinic.tab.case.jump(4)
+    other = clinic.load(second)
+    clinic.tab.case.jump(9)
+    assert middle not in (4, 9)
+    for volume, k in ((first, 4), (other, 9), (first, 4)):
+        pick(clinic.ui.volumeSelector, volume)
+        assert clinic.tab.case.current_slice() == k
+
+
 def test_switched_ten_times_saved_and_reloaded_each_keeps_its_own(clinic, phantom, second, tmp_path):
     kept = {}
     for path in (phantom[0], second):
@@ -104,12 +116,7 @@ def test_switched_ten_times_saved_and_reloaded_each_keeps_its_own(clinic, phanto
         for volume in volumes:
             pick(clinic.ui.volumeSelector, volume)
             check(volume)
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        slicer.util.saveNode(node, str(tmp_path / f"{node.GetName()}.seg.nrrd"))
-    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
-    assert slicer.mrmlScene.Commit()
-    clinic.clear()
-    slicer.util.loadNodeFromFile(str(tmp_path / "scene.mrml"), "SceneFile", {})
+    clinic.reload(tmp_path)
     clinic.desktop.app.processEvents()
     for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         pick(clinic.ui.volumeSelector, volume)
@@ -136,9 +143,9 @@ def test_a_scan_that_comes_during_a_run_is_not_drawn_over_and_chosen_after_it(cl
     click(clinic.ui.segmentButton)
     clinic.wait(lambda: clinic.session.state is State.RUNNING)
     other = slicer.util.loadVolume(str(second))
-    clinic.desktop.app.processEvents()
+    clinic.wait(lambda: not clinic.view.GetForegroundVolumeID(), 5)
     assert clinic.session.busy and clinic.tab.case.volumeNode is not other
-    assert clinic.view.GetBackgroundVolumeID() == other.GetID() and not clinic.view.GetForegroundVolumeID()
+    assert clinic.view.GetBackgroundVolumeID() == other.GetID()
     clinic.wait(lambda: not clinic.session.busy)
     clinic.wait(lambda: clinic.tab.case.volumeNode is other, 5)
     assert not clinic.ui.resultLabel.visible and not clinic.view.GetForegroundVolumeID()

@@ -173,6 +173,7 @@ class PlayedUser:
 
     def choose(self, question):
         self.questions.append(question.text)
+        self.choices = question.choices
         assert self.choice in question.choices
         return self.choice
 
@@ -377,6 +378,19 @@ def test_edits_are_kept_or_replaced_as_the_user_says(stage):
     asked = stage.asked()
     stage.session.segment(stage.case)
     assert not stage.session.busy and stage.asked() == asked and not stage.session.error
+
+
+def test_where_all_that_is_asked_for_is_edited_there_is_nothing_to_keep(stage):
+    stage.segmented()
+    stage.case.drawn, stage.user.choice = [3, 4], CANCEL
+    stage.session.segment(stage.case, [3])
+    assert stage.user.choices == (REPLACE, CANCEL) and not stage.session.busy
+    stage.user.choice = REPLACE
+    stage.segmented([3])
+    assert stage.case.written[-1] == [3]
+    stage.user.choice = KEEP
+    stage.segmented([4, 5])
+    assert stage.user.choices == (KEEP, REPLACE, CANCEL) and stage.case.written[-1] == [5]
 
 
 def test_an_edit_made_during_the_run_is_never_overwritten(stage):
