@@ -175,11 +175,14 @@ class SAMMixWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return slicer.util.confirmYesNoDisplay(question, _("SAMMix"))
 
     def choose(self, question):
-        """Put a ``texts.Question`` to the user; closing the window is its last choice."""
+        """Put a ``texts.Question`` to the user; closing the window is its last choice.
+
+        Enter loses nothing: of three choices the first keeps what is there, of two the last calls it off.
+        """
         box = qt.QMessageBox(slicer.util.mainWindow())
         box.windowTitle, box.text = _("SAMMix"), question.text
         buttons = [box.addButton(choice, qt.QMessageBox.ActionRole) for choice in question.choices]
-        box.setDefaultButton(buttons[0])
+        box.setDefaultButton(buttons[0] if len(buttons) > 2 else buttons[-1])
         box.setEscapeButton(buttons[-1])
         box.exec_()
         return next((each for each, button in zip(question.choices, buttons, strict=True)

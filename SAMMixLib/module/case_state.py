@@ -21,6 +21,7 @@ class Findings:
     slices_total: int
     slice_mm: float
     cam: Path | None = None  # .nrrd, uint8, on its own grid; until it is in the scene
+    cam_slices: list[int] | None = None  # that it was made for; None for all
     boxes: dict[int, list[Box]] = field(default_factory=dict)
     p_liver: dict[int, float] = field(default_factory=dict)
     predicted_iou: dict[int, float] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Findings:
             slices_total=answer.slices_total,
             slice_mm=slice_mm,
             cam=Path(answer.cam) if answer.cam else None,
+            cam_slices=slices,
             boxes=dict(answer.boxes),
             p_liver=_by_slice(answer.p_liver, ks),
             predicted_iou=_by_slice(answer.predicted_iou, ks),

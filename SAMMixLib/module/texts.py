@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from SAMMixLib.models.card import dice_text
@@ -105,8 +105,11 @@ def keep_question(ks: list[int], *, others: bool) -> Question:
     )
 
 
-def replace_question(ks: list[int]) -> str:
-    return f"You edited {slices(ks)} by hand. Replace your edit by a new segmentation from the box?"
+def replace_question(boxes: Mapping[int, list | None], edited: list[int]) -> Question:
+    """Before a correction is written onto slices that the user `edited`; without a box it empties them."""
+    empty = all(boxes[k] == [] for k in edited)
+    asked = "Empty what you drew" if empty else "Replace your changes by a new segmentation"
+    return Question(f"You changed {slices(edited)} by hand.\n\n{asked}? Undo brings it back.", (REPLACE, CANCEL))
 
 
 def foreign_question(owner: str) -> Question:
@@ -117,9 +120,11 @@ def foreign_question(owner: str) -> Question:
     )
 
 
-def without_question(ks: list[int], structure: str) -> Question:
+def range_question(ks: list[int], structure: str, *, shown: bool) -> Question:
+    """Before slices get a label that the segment speaks against: it shows the structure there, or does not."""
+    how, label = ("shows the", "without") if shown else ("shows no", "with")
     return Question(
-        f"Your segment shows the {structure} in {slices(ks)}, too.\n\nLabel these as slices without {structure}?",
+        f"Your segment {how} {structure} in {slices(ks)}.\n\nLabel these as slices {label} {structure}?",
         (LEAVE_OUT, LABEL, CANCEL),
     )
 

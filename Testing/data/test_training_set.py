@@ -264,6 +264,7 @@ def test_a_killed_process_leaves_no_lock(training_set):
     assert len(training_set.entries()) == 1
 
 
+@pytest.mark.slow
 def test_500_labels_are_added_and_shown_in_linear_time(training_set, monkeypatch):
     """Each line is parsed once, and of what was read before only the last line is looked at again."""
     parsed, read = [], []

@@ -193,6 +193,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tiny, sets, tmp_
         assert torch.equal(value, states[1]["model"][name]), name
 
 
+@pytest.mark.slow
 def test_a_run_of_another_seed_is_refused(tiny, sets, tmp_path):
     plans = [BaselinePlan("unet", RowBudget(epochs=1), config(seed=seed)) for seed in (0, 1)]
     train_baseline(plans[0], TrainingData(*sets), tmp_path)
@@ -200,6 +201,7 @@ def test_a_run_of_another_seed_is_refused(tiny, sets, tmp_path):
         train_baseline(plans[1], TrainingData(*sets), tmp_path)
 
 
+@pytest.mark.slow
 def test_processor_seconds_end_a_run(tiny, sets, tmp_path, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(loop.time, "process_time", lambda: next(clock))

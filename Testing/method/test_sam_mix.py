@@ -177,6 +177,7 @@ def with_head() -> SAMMix:
     return build_model(replace(STARTER.model, dense_mask=True, classifier="encoder_head", prompt_threshold=0.0)).eval()
 
 
+@pytest.mark.slow
 def test_the_dense_mask_prompt_changes_the_mask_and_only_where_it_is_switched_on(model):
     slices = torch.rand(1, 1, 256, 256)
     logits = {}
@@ -193,6 +194,7 @@ def test_the_dense_mask_prompt_changes_the_mask_and_only_where_it_is_switched_on
     assert not torch.allclose(logits[False][1], logits[True][1], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_only_the_encoder_head_looks_at_the_encoders_features(model, with_head):
     slices = torch.rand(2, 1, 256, 256)
     with torch.inference_mode():

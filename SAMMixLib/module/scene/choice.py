@@ -43,6 +43,16 @@ def ownSegmentation(volumeNode, structure: Structure = LIVER):
     return max(own, key=lambda node: findSegment(node, structure) is not None, default=None)
 
 
+def showOwn(segmentationNode, volumeNode, left) -> None:
+    """Show the volume's own segmentation, if it has one, and hide the one that was `left` where it is of another scan:
+    one patient's liver does not lie over another's.
+    """
+    if left is not None and left.GetScene() and isForeign(left, volumeNode):
+        left.SetDisplayVisibility(False)
+    if segmentationNode:
+        segmentationNode.SetDisplayVisibility(True)
+
+
 def _sameGeometry(segmentationNode, volumeNode) -> bool:
     """Whether the segmentation's reference geometry is the volume's grid; False where none is kept."""
     image = slicer.vtkOrientedImageData()

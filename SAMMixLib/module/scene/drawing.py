@@ -51,7 +51,7 @@ class CaseDrawing:
     def take(self, findings: Findings) -> Iterator[None]:
         """Bring what a run found into the scene, step by step."""
         if findings.cam is not None:
-            loadCam(findings.cam, self._volumeNode)
+            loadCam(findings.cam, self._volumeNode, findings.cam_slices)
             yield
         self.chart(findings)
         yield

@@ -74,7 +74,7 @@ def removeHelpers(volumeNode=None) -> None:
         parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
         first, *others = _displays(node) or [None]
         for each in (*others, node, first):
-            if each is not None:
+            if each is not None and each.GetScene() is not None:  # Slicer takes a display along with its node
                 slicer.mrmlScene.RemoveNode(each)
         if hierarchy.GetItemName(parent) == FOLDER and not hierarchy.GetNumberOfItemChildren(parent):
             hierarchy.RemoveItem(parent)

@@ -18,8 +18,11 @@ ROLE = "cam"
 COLORS = "vtkMRMLColorTableNodeFileInferno.txt"
 
 
-def loadCam(path: str | Path, volumeNode):
+def loadCam(path: str | Path, volumeNode, slices: list[int] | None = None):
     """The volume's CAM node from the worker's file (uint8, 0 to 255 for 0 to 1, on a grid of its own); not shown yet.
+
+    Args:
+        slices: that are taken from the file; what is known of the others stays. All by default.
 
     Raises:
         SAMMixError: the file cannot be read.
@@ -36,6 +39,9 @@ def loadCam(path: str | Path, volumeNode):
         node.CreateDefaultDisplayNodes()
         _dress(node)
         adopt(node, volumeNode, ROLE)
+    elif slices is not None and (known := slicer.util.arrayFromVolume(node)).shape == cam.shape:
+        some, cam = cam, known.copy()
+        cam[slices] = some[slices]
     node.SetIJKToRASMatrix(matrix)
     slicer.util.updateVolumeFromArray(node, cam)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())

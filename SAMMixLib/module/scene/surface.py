@@ -13,7 +13,7 @@ from SAMMixLib.structure import LIVER, Structure
 
 SURFACE = "Closed surface"
 FINEST_MM = 1.2  # of the surface's grid; a finer scan is averaged down to this
-SMOOTHING, PASS_BAND = 15, 0.05  # of the windowed sinc filter: rounds the steps between slices
+SMOOTHING, PASS_BAND = 40, 0.01  # of the windowed sinc filter, as Slicer smooths by default (its factor 0.5)
 
 
 class SurfaceMaker:

@@ -142,7 +142,7 @@ class Collector:
                 labels.pop(k, None)
             yield from self._add(opened, source, labels, "range")
             if without:
-                self.message += f" Left out: {slices_text(without)}, where the segment shows {opened.structure.name}."
+                self.message += f" Left out: {slices_text(sorted(without))}, where the segment says otherwise."
 
         self._begin(steps)
 

@@ -145,7 +145,7 @@ class Session:
             self._fail("The model does not hold this scan any more: press Segment Liver first.")
             return
         edited = sorted(set(boxes) & set(case.drawn_slices()))
-        if edited and not self._user.ask(texts.replace_question(edited)):
+        if edited and self._user.choose(texts.replace_question(boxes, edited)) == texts.CANCEL:
             return
         waiting = self._waiting.boxes if self._waiting else {}
         self._waiting = CorrectJob(case, waiting | boxes)

@@ -32,6 +32,8 @@ class CorrectTab:
         self.desk.mute(here)
 
     def onEditBox(self, on: bool) -> None:
+        if on:
+            self.ui.segmentEditor.setActiveEffect(None)  # the mouse is for one of the two
         self._case = self.desk.case if on else None
         if self.desk.case is not None:
             self.desk.case.drawing.editBox((lambda k, box: self.correct(k, [box])) if on else None)
@@ -50,6 +52,6 @@ class CorrectTab:
         self.desk.acted()
 
     def update(self) -> None:
-        if self._case is not self.desk.case:
+        if self._case is not self.desk.case or self.ui.segmentEditor.activeEffect() is not None:
             self.close()
         self._dress.wear(correct_look(self.desk.session, self.desk.case))

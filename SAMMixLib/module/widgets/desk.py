@@ -13,7 +13,7 @@ from SAMMixLib.module import texts
 from SAMMixLib.module.case_state import Findings
 from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.chart import ChartClicks
-from SAMMixLib.module.scene.choice import isForeign, ownSegmentation
+from SAMMixLib.module.scene.choice import isForeign, ownSegmentation, showOwn
 from SAMMixLib.module.scene.navigate import watchSlice
 from SAMMixLib.module.scene.observe import Watch
 from SAMMixLib.module.scene.singletons import firstVolume, isVolume, plotViewNode, segmentEditorNode, shownVolume
@@ -32,6 +32,7 @@ class Cases:
     def __init__(self, beforeWrite: Callable[[Any], None]):
         self._beforeWrite = beforeWrite
         self._known: dict[str, Case] = {}
+        self.left: Case | None = None  # that was open last; its scan may be gone
 
     def of(self, volume, parameters) -> Case:
         known = self._known.get(volume.GetID())
@@ -45,6 +46,7 @@ class Cases:
 
     def clear(self) -> None:
         self._known.clear()
+        self.left = None
 
 
 class Arrivals:
@@ -223,17 +225,15 @@ class Desk:
         self._unobserve()  # what the views come to now is no news of the last case
         if before is not None:
             before.drawing.hide()
-            left = before.segmentationNode
-            if volume and left and isForeign(left, volume):  # one patient's liver does not lie over another's scan
-                left.SetDisplayVisibility(False)
-            if segmentation:
-                segmentation.SetDisplayVisibility(True)
+            self._cases.left = before
         if volume:
+            if self._cases.left is not None:
+                showOwn(segmentation, volume, self._cases.left.segmentationNode)
             self.case = self._cases.of(volume, self._parameters)
             self.case.segmentationNode = segmentation
             self.case.drawing.shown = self._entered
-            self.case.drawing.bringIntoView(fit=before is not None)
-            if not self.session.busy:
+            self.case.drawing.bringIntoView(fit=self._cases.left is not None)
+            if self._entered and not self.session.busy:  # else what happened is still to be read
                 self.session.dismiss()
         self._observe()
         self._editTimer.start(0)  # not now: a scene that is being loaded is not whole yet
@@ -294,6 +294,8 @@ class Desk:
         was = self.session.busy
         self.session.tick()
         if was and not self.session.busy and self.case and self._parameters:
+            if self.case.has_segment() and not self.session.error:
+                self.case.segmentationNode.SetDisplayVisibility(True)
             self._writeBack()
             self._observe()
             self._draw()

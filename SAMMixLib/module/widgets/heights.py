@@ -6,8 +6,8 @@ import qt
 
 
 class TabHeights:
-    """Gives each tab the height of its own content, wrapped lines of text included, or all that there is to see of the
-    module's widget where that is more.
+    """Gives each tab the height of its own content, wrapped lines of text included, or all the room that the module's
+    widget has where that is more.
 
     By themselves all tabs of a ``QTabWidget`` are as tall as the tallest, and text that needs one more line at the
     panel's width than Qt has guessed lies over what is below it.
@@ -28,5 +28,9 @@ class TabHeights:
             page.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred if here else qt.QSizePolicy.Ignored)
             page.minimumHeight = height if here else 0
             if here:
-                seen = self._moduleWidget.visibleRegion().boundingRect().height()
-                self._tabs.maximumHeight = max(around + height, seen)
+                self._tabs.setFixedHeight(max(around + height, self._room()))
+
+    def _room(self) -> int:
+        """From the tabs' upper edge to the lower one of what is to see of the module's widget, pixels."""
+        above = self._tabs.mapTo(self._moduleWidget, qt.QPoint(0, 0)).y()
+        return self._moduleWidget.visibleRegion().boundingRect().height() - above

@@ -104,6 +104,7 @@ class TrainTab:
         if (k := self.desk.slice) is None:
             return
         source, structure = self.source(), self.collector.structure
+        self.collector.dismiss()
         drawn = k in source.drawn(structure)
         if not drawn or self.desk.choose(texts.empty_question(k, structure.name)) == texts.LABEL_EMPTY:
             self.collector.exclude(source, k)
@@ -119,15 +120,17 @@ class TrainTab:
         self.ui.tabs.currentIndex = self.ui.tabs.indexOf(self.ui.correctTab)
 
     def onRange(self) -> None:
-        """Label the range, and the rest if that is wanted; the user is asked where the rest shows the structure."""
+        """Label the range, and the rest if that is wanted; the user is asked where the segment speaks against it."""
         ui, source, structure = self.ui, self.source(), self.collector.structure
         first, last = sorted((ui.fromSpinBox.value, ui.toSpinBox.value))
-        rest, leaveOut = ui.restCheckBox.checked, []
-        if rest and (drawn := [k for k in source.drawn(structure) if not first <= k <= last]):
-            answer = self.desk.choose(texts.without_question(drawn, structure.name))
+        rest, drawn = ui.restCheckBox.checked, source.drawn(structure)
+        bare = [k for k in range(first, last + 1) if k not in drawn] if drawn else []
+        leaveOut: list[int] = []
+        for ks, shown in ((bare, False), ([k for k in drawn if rest and not first <= k <= last], True)):
+            answer = self.desk.choose(texts.range_question(ks, structure.name, shown=shown)) if ks else texts.LABEL
             if answer == texts.CANCEL:
                 return
-            leaveOut = drawn if answer == texts.LEAVE_OUT else []
+            leaveOut += ks if answer == texts.LEAVE_OUT else []
         self.collector.label(source, first, last, rest=rest, leave_out=leaveOut)
         self._acted()
 

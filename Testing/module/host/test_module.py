@@ -225,6 +225,35 @@ def test_the_current_slice_only(clinic, phantom):
     assert np.flatnonzero(clinic.liver().any(axis=(1, 2))).tolist() == [k]
 
 
+def test_the_heat_map_of_the_other_slices_stays_when_one_is_segmented_again(segmented):
+    clinic = segmented
+    cam = helper(clinic.tab.case.volumeNode, "cam")
+    before = slicer.util.arrayFromVolume(cam).copy()
+    assert before.any(axis=(1, 2)).sum() > 3
+    k = int(np.argmax(clinic.liver().sum(axis=(1, 2))))
+    clinic.tab.case.jump(k)
+    clinic.ui.scopeSelector.currentIndex = 1
+    clinic.segment()
+    clinic.ui.scopeSelector.currentIndex = 0
+    after = slicer.util.arrayFromVolume(cam)
+    assert np.array_equal(np.delete(after, k, 0), np.delete(before, k, 0)) and after[k].any()
+
+
+def test_the_mouse_is_for_the_box_or_for_an_effect(segmented):
+    clinic, editor = segmented, segmented.ui.segmentEditor
+    clinic.ui.tabs.currentIndex = 1
+    clinic.tab.case.jump(int(np.argmax(clinic.liver().sum(axis=(1, 2)))))
+    clinic.tab.update()
+    editor.setActiveEffectByName("Paint")
+    click(clinic.ui.editBoxButton)
+    assert clinic.ui.editBoxButton.checked and editor.activeEffect() is None
+    editor.setActiveEffectByName("Erase")
+    clinic.wait(lambda: not clinic.ui.editBoxButton.checked, 5)
+    assert editor.activeEffect().name == "Erase"
+    editor.setActiveEffect(None)
+    clinic.ui.tabs.currentIndex = 0
+
+
 def test_two_volumes_each_with_their_own(segmented, phantom):
     clinic = segmented
     first, first_liver = clinic.tab.case.volumeNode, clinic.tab.case.segmentationNode

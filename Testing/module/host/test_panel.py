@@ -393,6 +393,9 @@ def test_no_text_is_cut_and_none_lies_over_another_widget(segmented):
                 clinic.widget.tabHeights.fit()
             clinic.desktop.app.processEvents()
             QtCore.QThread.msleep(10)
+        for label in page.findChildren(QtWidgets.QLabel):
+            if label.isVisibleTo(page) and get(label, "text"):
+                assert get(label, "width") >= 20, label.name
         for label in labels:
             if label.isVisibleTo(page):
                 assert get(label, "height") >= label.heightForWidth(get(label, "width")), label.name

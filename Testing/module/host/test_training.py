@@ -172,6 +172,20 @@ def test_a_slice_that_shows_the_liver_is_no_slice_without_it_until_the_user_says
     assert len(clinic.desktop.dialogs) == 2 and len(collected(clinic)) == 2
 
 
+def test_labels_that_the_segment_speaks_against_are_asked_for(trainer):
+    clinic, ui = trainer, trainer.ui
+    liver = np.flatnonzero(clinic.liver().any(axis=(1, 2))).tolist()
+    assert liver[0] >= 2
+    ui.fromSpinBox.value, ui.toSpinBox.value = liver[0] - 2, liver[2]
+    for answer, taken in (("Cancel", []), ("Leave them out", liver[:3]), ("Label them", range(liver[0] - 2, liver[3]))):
+        clinic.desktop.answer = answer
+        click(ui.rangeButton)
+        settle(clinic)
+        assert [k for k, *_ in collected(clinic)] == [*taken]
+    asked = [text for _, text in clinic.desktop.dialogs]
+    assert len(asked) == 3 and f"no liver in slices {liver[0] - 2} to {liver[0] - 1}" in asked[0]
+
+
 def test_what_was_said_of_a_run_gives_way_to_what_is_collected(trainer):
     clinic, ui = trainer, trainer.ui
     clinic.session.error = "The scan was removed"

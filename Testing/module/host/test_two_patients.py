@@ -89,6 +89,44 @@ def test_each_scan_comes_back_at_the_slice_where_it_was_left(clinic, phantom, se
         assert clinic.tab.case.current_slice() == k
 
 
+def test_after_the_chosen_scan_is_removed_the_other_one_is_shown_with_its_own_liver(clinic, phantom, second):
+    first = clinic.load(phantom[0])
+    clinic.segment()
+    one = clinic.tab.case.segmentationNode
+    clinic.load(second)
+    clinic.segment()
+    two, removed = clinic.tab.case.segmentationNode, clinic.tab.case.volumeNode
+    clinic.desktop.enter_module(clinic.widget, False)
+    slicer.mrmlScene.RemoveNode(removed)
+    clinic.view.SetBackgroundVolumeID(first.GetID())  # as the application does, without a look at where it lies
+    clinic.desktop.enter_module(clinic.widget)
+    clinic.wait(lambda: clinic.tab.case is not None and clinic.tab.case.volumeNode is first, 5)
+    assert one.GetDisplayVisibility() and not two.GetDisplayVisibility()
+    assert clinic.tab.case.current_slice() is not None, "the views come to where the scan is"
+
+
+def test_what_a_run_has_written_is_seen(clinic, phantom):
+    clinic.load(phantom[0])
+    clinic.segment()
+    clinic.tab.case.segmentationNode.SetDisplayVisibility(False)
+    clinic.segment()
+    assert clinic.tab.case.segmentationNode.GetDisplayVisibility()
+
+
+def test_a_run_that_ended_while_another_module_was_open_is_still_told_of(clinic, phantom, second):
+    volume = clinic.load(phantom[0])
+    clinic.load(second)
+    pick(clinic.ui.volumeSelector, volume)
+    click(clinic.ui.segmentButton)
+    clinic.wait(lambda: clinic.session.state is State.RUNNING)
+    clinic.desktop.enter_module(clinic.widget, False)
+    slicer.mrmlScene.RemoveNode(volume)
+    clinic.wait(lambda: not clinic.session.busy, 10)
+    clinic.desktop.enter_module(clinic.widget)
+    clinic.wait(lambda: clinic.tab.case is not None, 5)
+    assert "was removed" in clinic.ui.statusLabel.text
+
+
 def test_switched_ten_times_saved_and_reloaded_each_keeps_its_own(clinic, phantom, second, tmp_path):
     kept = {}
     for path in (phantom[0], second):

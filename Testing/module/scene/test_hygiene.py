@@ -100,3 +100,28 @@ def test_a_folder_with_a_segmentation_in_it_stays(makeVolume):
     node = createSegmentation(volume)
     removeHelpers(volume)
     assert hierarchy().GetItemParent(hierarchy().GetItemByDataNode(node)) == folder(volume)
+
+
+def test_no_node_is_removed_twice(scene, makeVolume):
+    """The application takes a display along with its node, and logs errors of a node that is told to go after that."""
+    went = []
+    boxNode(volume := makeVolume())
+    displays = {node: node.GetDisplayNode() for node in helpers(volume) if hasattr(node, "GetDisplayNode")}
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def leaving(caller, event, node):
+        went.append(node.GetScene())
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def left(caller, event, node):
+        if (display := displays.get(node)) is not None:
+            scene.RemoveNode(display)
+
+    tags = [
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leaving),
+        scene.AddObserver(scene.NodeRemovedEvent, left),
+    ]
+    removeHelpers(volume)
+    for tag in tags:
+        scene.RemoveObserver(tag)
+    assert len(went) >= 2 and all(each is scene for each in went)

@@ -42,6 +42,18 @@ def test_the_cam_lies_where_its_file_says(makeVolume, linearTransform, camFile):
     assert loadCam(camFile, volume) is cam
 
 
+def test_a_file_of_some_slices_leaves_the_others_as_they_were(makeVolume, camFile):
+    volume = makeVolume()
+    before = slicer.util.arrayFromVolume(loadCam(camFile, volume)).copy()
+    image = sitk.ReadImage(str(camFile))
+    some = sitk.GetImageFromArray(np.zeros((4, 8, 8), np.uint8))
+    some.CopyInformation(image)
+    sitk.WriteImage(some, str(camFile))
+    after = slicer.util.arrayFromVolume(loadCam(camFile, volume, [2]))
+    assert not after[2].any() and np.array_equal(np.delete(after, 2, 0), np.delete(before, 2, 0))
+    assert not slicer.util.arrayFromVolume(loadCam(camFile, volume)).any()
+
+
 def test_the_users_foreground_comes_back_in_every_view(makeVolume, camFile):
     volume, pet = makeVolume(), makeVolume(name="PET")
     red, yellow, _ = views()

@@ -106,7 +106,7 @@ def test_a_range_labels_hundreds_of_slices_and_leaves_masks_alone(collector):
     assert "Slice 8 kept the mask" in collector.message
     collector.label(source, 3, 7, rest=True)
     finish(collector)
-    assert "Left out: slice 8, where the segment shows liver." in collector.message
+    assert "Left out: slice 8, where the segment says otherwise." in collector.message
     assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 9, 10, 11]
     assert collector.entries[8].has_mask
     collector.label(source, 3, 7, rest=True)
@@ -119,7 +119,7 @@ def test_nowhere_else_does_not_relabel_what_the_segment_shows(collector):
     collector.label(PlayedSource(), 5, 6, rest=True)
     finish(collector)
     assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 3, 9, 10, 11]
-    assert collector.message.endswith("Left out: slices 4, 7 to 8, where the segment shows liver.")
+    assert collector.message.endswith("Left out: slices 4, 7 to 8, where the segment says otherwise.")
     collector.label(PlayedSource(), 5, 6, rest=True, leave_out=[7])  # as the user wants it
     finish(collector)
     assert [entry.slice for entry in collector.entries if not entry.label] == [0, 1, 2, 3, 4, 8, 9, 10, 11]

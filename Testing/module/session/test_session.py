@@ -605,10 +605,11 @@ def test_a_box_that_is_dragged_during_a_run_does_not_disturb_it(stage):
 
 def test_a_slice_edited_by_hand_is_segmented_again_only_after_a_yes(stage):
     stage.segmented()
-    stage.case.drawn, stage.user.answer = [7], False
-    stage.session.correct(stage.case, {7: []})
-    assert stage.asked()[-1] == "Segment" and stage.user.questions
-    stage.user.answer = True
+    stage.case.drawn, stage.user.choice = [7], CANCEL
+    for boxes, asked in (([], "Empty"), (None, "new segmentation"), ([(1, 2, 30, 40)], "new segmentation")):
+        stage.session.correct(stage.case, {7: boxes})
+        assert stage.asked()[-1] == "Segment" and asked in stage.user.questions[-1]
+    stage.user.choice = REPLACE
     stage.session.correct(stage.case, {7: []})
     assert stage.asked()[-1] == "Resegment"
 

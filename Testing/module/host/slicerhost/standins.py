@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import types
 
 import slicer
 import vtk
@@ -228,7 +229,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
 @standin("currentSegmentIDChanged(QString)")
 class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
-    """Undo, redo and the parameter node are Slicer's own logic; effects are buttons that do nothing.
+    """Undo, redo and the parameter node are Slicer's own logic; effects can be chosen, and do nothing.
 
     As in the real one, its selector of segmentations knows no node that came during a batch (a scene is being read)
     until the batch has ended, and what the selector shows then is what the parameter node gets.
@@ -250,7 +251,7 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
         super().__init__(parent)
         logic = slicer.vtkSlicerSegmentEditorLogic()
         table = QtWidgets.QTableWidget(0, 2)
-        self.__dict__.update(logic=logic, _table=table, _observed=(None, 0), _undo_saves=0)
+        self.__dict__.update(logic=logic, _table=table, _observed=(None, 0), _undo_saves=0, _effect=None)
         logic.SetSegmentationHistory(slicer.vtkSegmentationHistory())
         table.setHorizontalHeaderLabels(["", "Segment"])
         table.horizontalHeader().setStretchLastSection(True)
@@ -262,6 +263,7 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
                                       "Islands", "Smoothing", "Scissors", "Logical operators")):  # fmt: skip
             button = QtWidgets.QToolButton()
             button.setText(name)
+            button.clicked.connect(lambda _=False, name=name: self.setActiveEffectByName(name))
             button.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
             effects.addWidget(button, index // 3, index % 3)
         undo = QtWidgets.QHBoxLayout()
@@ -337,7 +339,13 @@ class qMRMLSegmentEditorWidget(QtWidgets.QWidget):
         self.logic.Redo()
 
     def setActiveEffect(self, effect):
-        pass
+        self.__dict__["_effect"] = effect
+
+    def setActiveEffectByName(self, name):
+        self.setActiveEffect(None if name == "None" else types.SimpleNamespace(name=name))
+
+    def activeEffect(self):
+        return self._effect
 
     def updateWidgetFromMRML(self):
         self._follow()
