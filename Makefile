@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Python keeps what it has compiled: else each of the tests' many processes compiles all of it again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast coverage lint types scripts
 demo: $(VENV)/.installed
 	$(BIN)/sammix demo -o demo

@@ -121,7 +121,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         >>> ct = read_volume("scan.nii.gz")
         >>> stack = ct.axial()
         >>> stack.array.dtype, stack.array.shape  # HU, slices from inferior to superior
-        (dtype('int16'), (24, 128, 128))
+        (dtype('int16'), (12, 128, 128))
     """
     path = Path(path)
     if not path.exists():

@@ -105,6 +105,7 @@ def test_right_series_chosen_and_the_others_named_with_reasons(export):
         assert words in left[made[name]], (name, left[made[name]])
 
 
+@pytest.mark.slow
 def test_a_series_strewn_over_a_flat_folder_is_read_alone(export):
     folder, _ = export
     entry = next(one for one in walk(folder)[0] if one.patient == "A")
@@ -114,6 +115,7 @@ def test_a_series_strewn_over_a_flat_folder_is_read_alone(export):
         assert volume.path == Path(entry.path)
 
 
+@pytest.mark.slow
 def test_a_second_walk_reads_no_header_again_and_forgets_what_is_gone(export, monkeypatch):
     folder, made = export
     walk(folder)
@@ -144,6 +146,7 @@ def test_files_without_preamble_and_a_damaged_one(tmp_path):
         assert volume.image.GetSize() == (16, 16, 40)
 
 
+@pytest.mark.slow
 def test_a_series_exported_twice_is_one(export):
     folder, made = export
     shutil.copytree(folder / "in" / "B" / "a", folder / "in" / "again" / "x")
@@ -153,6 +156,7 @@ def test_a_series_exported_twice_is_one(export):
         assert volume.image.GetSize() == (16, 16, 40)
 
 
+@pytest.mark.slow
 def test_notes_of_an_earlier_version_are_read_again(export):
     folder, _ = export
     found, _ = walk(folder)

@@ -135,6 +135,7 @@ def test_what_is_spared_in_thin_slices_can_be_switched_off(segmenter):
     assert shown == {"classifier": list(range(80)), "SAM": list(range(20, 60))}
 
 
+@pytest.mark.slow
 def test_a_correction_looks_at_a_slice_that_the_classifier_skipped(segmenter):
     scan, shown = thin_scan(segmenter, 1.0)
     scan.segment()
@@ -152,7 +153,7 @@ def test_the_estimate_lies_in_the_card(segmenter, tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(code=st.sampled_from(["RAI", "PIL", "SPR", "LSA"]), angle=st.floats(-0.2, 0.2))
 def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phantom, tmp_path, code, angle):
     rotation = sitk.Euler3DTransform()

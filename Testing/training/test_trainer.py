@@ -226,7 +226,7 @@ def test_a_few_masks_teach_by_views_of_their_own(sets, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_kill_9_and_resume_through_the_command_line(npz_folder, tmp_path):
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(tiny_config(epochs=3).to_dict()))
+    config.write_text(json.dumps(tiny_config(epochs=2).to_dict()))
     run = tmp_path / "run"
     sammix = [sys.executable, "-m", "SAMMixLib", "train"]
     start = [*sammix, "--data", str(npz_folder), "--validation", "b", "--config", str(config), "-o", str(run)]
