@@ -17,7 +17,7 @@ test: $(VENV)/.installed lint
 
 # About two minutes: no training, no click through the module, no real CT.
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not host and not real"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not real" --ignore=Testing/module/host
 
 coverage: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90

@@ -48,6 +48,7 @@ def test_rows_leave_nothing_in_the_process_of_scheduler_and_client(client, tmp_p
     assert late - early < 2 * (MANY - FEW)  # a key that Dask keeps for each row takes seven
 
 
+@pytest.mark.slow
 def test_table_and_page_are_written_in_parts(tmp_path):
     settings = Settings(str(tmp_path), model="stub", model_hash="0" * 64)
 

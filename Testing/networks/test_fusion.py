@@ -36,6 +36,7 @@ def test_fused_layers_are_equal_within_rounding(dtype, tolerance):
         assert found.dtype == dtype and (found.float() - expected).abs().max() < tolerance
 
 
+@pytest.mark.slow
 @needs_onednn
 def test_the_encoder_is_equal_fused_and_every_gelu_but_those_of_sums_is(monkeypatch):
     torch.manual_seed(0)

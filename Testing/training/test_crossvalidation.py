@@ -118,6 +118,7 @@ def test_a_fold_that_is_done_is_not_done_again(recipe, trained, tmp_path):
         CrossValidation(recipe, 4)(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_no_fold_tells_what_to_expect_of_its_own_slices(recipe, trained, tmp_path):
     predicted = CrossValidation(recipe, 3)(tmp_path / "run")
     signs = dict(zip(SIGNS, predicted.signs[predicted.data.labels][0], strict=True))
@@ -129,6 +130,7 @@ def test_no_fold_tells_what_to_expect_of_its_own_slices(recipe, trained, tmp_pat
     assert np.allclose(expected[masked & (predicted.folds == 0)], 0.9, atol=0.02)  # the others know nothing of 0.2
 
 
+@pytest.mark.slow
 def test_the_command_leaves_figures_and_the_estimate(recipe, trained, tmp_path, capsys):
     recipe.save(tmp_path)
     out = tmp_path / "run"

@@ -124,6 +124,7 @@ def test_every_fifth_slice_is_held_out_by_the_seed():
     assert len({int(each.argmax()) for each in held}) > 1
 
 
+@pytest.mark.slow
 def test_blending_lies_between_child_and_parent():
     from SAMMixLib.models.bundle import load_bundle
     from SAMMixLib.training.checkpoint import trained_state

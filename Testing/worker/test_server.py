@@ -203,6 +203,7 @@ def test_given_slices_only(worker, ct):
     assert elsewhere.boxes[7] == whole.boxes[7] and read(elsewhere.mask).any()
 
 
+@pytest.mark.slow
 def test_bad_requests_are_refused_and_the_worker_lives_on(worker, ct, tmp_path):
     ask(worker, Unload())
     assert "model" in refused(worker, Segment(str(ct))).message
@@ -233,6 +234,7 @@ def test_a_damaged_model_is_refused_and_the_next_one_loads(worker, tmp_path):
     assert ask(worker, CPU).name == "starter"
 
 
+@pytest.mark.slow
 def test_cancel_ends_what_runs_and_what_waits_and_the_worker_stays(worker, ct):
     pid, request = worker.pid, start_segmenting(worker, ct)
     waiting = worker.request(Segment(str(ct)))
@@ -257,6 +259,7 @@ def test_a_kill_during_a_run_is_reported_and_the_next_run_works(worker, ct):
     assert ask(worker, Segment(str(ct), [7])).boxes and worker.folder == folder
 
 
+@pytest.mark.slow
 @linux
 def test_memory_that_runs_out_is_said_so_and_the_next_run_works(worker, ct):
     import resource
@@ -269,6 +272,7 @@ def test_memory_that_runs_out_is_said_so_and_the_next_run_works(worker, ct):
     assert worker.alive and ask(worker, Segment(str(ct), [7])).boxes
 
 
+@pytest.mark.slow
 @linux
 def test_a_full_disk_is_said_so_and_the_next_run_works(worker, ct):
     import resource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from SAMMixLib.config import PRESETS
@@ -31,6 +32,7 @@ def test_every_pixel_sees_the_whole_slice():
     assert slices.grad[0, 0, -16:, -16:].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_a_model_is_built_with_it():
     config = replace(PRESETS["starter"].model, classifier="pyramid", classifier_width=0.25, prompt_threshold=0.0)
     model = build_model(config).eval()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_segmenting_does_not_import_torchvision_and_others_still_get_the_whole_package():
     script = """
 import sys
@@ -23,6 +26,7 @@ print(brought, segment_anything.modeling.MaskDecoder.__name__, segment_anything.
     assert run(script) == "[] MaskDecoder SamPredictor"
 
 
+@pytest.mark.slow
 def test_where_the_package_is_imported_already_its_networks_are_taken():
     script = """
 import segment_anything
