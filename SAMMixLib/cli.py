@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     tune_process()
     make_streams_safe()
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         check_outputs_apart(options)
         figures = options.run(options)
         if options.json:

@@ -32,5 +32,7 @@ class TabHeights:
 
     def _room(self) -> int:
         """From the tabs' upper edge to the lower one of what is to see of the module's widget, pixels."""
-        above = self._tabs.mapTo(self._moduleWidget, qt.QPoint(0, 0)).y()
-        return self._moduleWidget.visibleRegion().boundingRect().height() - above
+        widget = self._moduleWidget
+        above = self._tabs.mapTo(widget, qt.QPoint(0, 0)).y()
+        below = widget.height - 1 - widget.layout().contentsRect().bottom()  # its margin
+        return widget.visibleRegion().boundingRect().height() - above - below

@@ -369,6 +369,8 @@ def test_each_tab_has_its_own_height(segmented):
     clinic.desktop.window.resize(1280, 1400)
     tabs.currentIndex = TRAIN
     clinic.wait(lambda: tabs.maximumHeight > 1300, 5)  # the list of slices may take the room that there is
+    scroll = clinic.widget.parent.parentWidget().parentWidget().verticalScrollBar()
+    clinic.wait(lambda: get(scroll, "maximum") == 0, 5)
 
 
 def test_no_text_is_cut_and_none_lies_over_another_widget(segmented):

@@ -44,6 +44,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_pictures_of_a_run(clinic, scan, pictures):
     """What the product shows by itself: nothing is made here but clicks."""
     ui = clinic.ui
+    clinic.desktop.window.resize(1240, 900)
     clinic.load(scan)
     click(ui.segmentButton)
     clinic.wait(lambda: clinic.session.state is State.RUNNING and clinic.session.stage()[1] > 2, 300)
