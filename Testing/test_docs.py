@@ -300,6 +300,7 @@ def commented() -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_files_that_comments_name_exist():
     here = {path.name for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*") if path.is_file()}
     here |= {path.name for path in REPOSITORY.iterdir()}

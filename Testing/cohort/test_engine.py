@@ -34,6 +34,7 @@ def test_another_model_than_the_expected_is_refused(source):
         replace(source, sha256="0" * 64).load()
 
 
+@pytest.mark.slow
 def test_the_process_of_scheduler_and_client_loads_no_torch():
     """Only workers segment; torch would cost the command seconds and hundreds of MB before the first scan."""
     script = """

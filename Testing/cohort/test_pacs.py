@@ -89,6 +89,7 @@ def walk(folder: Path):
     return found, left
 
 
+@pytest.mark.slow
 def test_right_series_chosen_and_the_others_named_with_reasons(export):
     folder, made = export
     found, left = walk(folder)
@@ -166,6 +167,7 @@ def test_notes_of_an_earlier_version_are_read_again(export):
     assert walk(folder)[0] == found
 
 
+@pytest.mark.slow
 def test_notes_on_a_full_disk_are_one_line(export):
     folder, _ = export
     notes = Export(folder / "out" / "notes.sqlite")

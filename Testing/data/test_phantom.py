@@ -22,6 +22,7 @@ def arrays(phantom):
     return (sitk.GetArrayFromImage(image) for image in (phantom.ct, phantom.labels, phantom.liver))
 
 
+@pytest.mark.slow
 def test_geometry_is_lps_and_the_same_for_all_three(phantom):
     assert phantom.ct.GetSize() == (256, 256, 64)
     assert np.allclose(np.multiply(phantom.ct.GetSize(), phantom.ct.GetSpacing()), FIELD_OF_VIEW)

@@ -136,6 +136,7 @@ KINDS = ["mask", "label", "without", "tick", "untick"]
 EVENTS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(KINDS)), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(EVENTS)
 def test_the_last_word_on_a_slice_counts(tmp_path_factory, events):
@@ -234,6 +235,7 @@ def test_two_processes_append_200_slices_each_and_none_is_lost(training_set):
     training_set.verify()
 
 
+@pytest.mark.slow
 def test_a_line_that_another_process_is_writing_is_not_taken_for_a_torn_one(training_set):
     add(training_set, "a", [1])
     journal = training_set.folder / JOURNAL

@@ -62,6 +62,7 @@ def test_several_scans_take_turns():
     assert first in (0, 1, 2) and second in (3, 4, 5)
 
 
+@pytest.mark.slow
 def test_a_scan_in_which_nothing_is_found_suggests_nothing(tmp_path):
     air = sitk.Image(64, 64, 4, sitk.sitkInt16) - 1000
     air[20:40, 20:40, :] = 40

@@ -200,6 +200,7 @@ def test_a_head_on_the_encoder_shares_its_pass(phantom, tmp_path):
     np.testing.assert_allclose(result.p_liver, alone.logit.sigmoid(), atol=0.01)  # the slices are rounded to 8 bits
 
 
+@pytest.mark.slow
 def test_cancel_stops_between_batches(segmenter, phantom, tmp_path):
     def stop(stage, done, total):
         raise Cancelled

@@ -152,6 +152,7 @@ class _Anywhere(torch.nn.Module):
         return maps
 
 
+@pytest.mark.slow
 def test_slices_without_liver_get_no_prompt_and_no_mask(model):
     picture = SAMMix(model.config, _Anywhere(), model.backbone)
     slices = torch.rand(2, 1, 256, 256) * torch.tensor([1.0, 0.2])[:, None, None, None]

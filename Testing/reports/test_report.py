@@ -130,6 +130,7 @@ def test_page_and_json_give_the_figures(result, tmp_path):
     assert len(figures["p_liver"]) == len(figures["classified"]) == len(figures["area_mm2"]) == 20
 
 
+@pytest.mark.slow
 def test_the_models_own_thresholds_are_told_and_drawn(result, tmp_path):
     figures = json.loads((write_report(result, tmp_path, "case").parent / "report.json").read_text())
     assert (figures["prompt_threshold"], figures["keep_threshold"]) == (0.7, 0.28)
@@ -151,6 +152,7 @@ def test_the_rule_along_z_is_told(result, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["gate"] == "interval"
 
 
+@pytest.mark.slow
 def test_the_dice_to_expect_is_told_where_the_model_can(result, tmp_path):
     assert "without a reference" not in write_report(result, tmp_path, "case").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] is None
@@ -230,6 +232,7 @@ def test_a_failed_write_leaves_nothing_behind(result, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_failed_write_keeps_the_report_that_was_there(result, tmp_path, monkeypatch):
     path = write_report(result, tmp_path / "out", "First")
     before = {name: (path.parent / name).read_bytes() for name in FILES}

@@ -207,6 +207,7 @@ def test_no_hello_times_out(serve, monkeypatch):
     assert answer(serve("time.sleep(60)"), None).kind is ErrorKind.TIMEOUT
 
 
+@pytest.mark.slow
 def test_a_beating_heart_without_progress_times_out(serve, monkeypatch):
     monkeypatch.setattr(Load, "patience", 1.0)
     beat = "say('heartbeat'); time.sleep(0.05)"
@@ -238,6 +239,7 @@ def test_cancel_is_obeyed(serve):
     assert answer(client, request).kind is ErrorKind.CANCELLED and client.idle
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_obey_is_killed(serve):
     client = serve("hello(); hear()\nwhile True:\n    say('heartbeat'); time.sleep(0.1)\n")
     collect(client, said_hello)
@@ -306,6 +308,7 @@ def test_the_log_of_an_earlier_end_is_not_taken_for_that_of_the_last(serve):
     assert "killed by a user" in answer(client, None).message
 
 
+@pytest.mark.slow
 @posix
 def test_a_child_that_outlives_the_worker_neither_hides_its_end_nor_stays(serve):
     client = serve("c = subprocess.Popen(['sleep', '60']); hello(); hear(); print(c.pid, flush=True);"

@@ -108,6 +108,7 @@ def start_segmenting(client: WorkerClient, ct: Path) -> int:
     return request
 
 
+@pytest.mark.slow
 def test_hello_tells_versions_and_devices(tmp_path):
     with WorkerClient(folder=tmp_path) as client:
         _, hello = collect(client, said_hello, 120)[-1]
