@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# About two minutes: no training, no click through the module, no real CT.
+# Less than two minutes: no training, no click through the module, no real CT.
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not real" --ignore=Testing/module/host
 

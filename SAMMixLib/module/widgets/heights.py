@@ -19,16 +19,11 @@ class TabHeights:
         self.fit()
 
     def fit(self, *_) -> None:
-        """Measure the open tab anew; the others take no height at all."""
+        """Measure the open tab anew."""
         pages = [self._tabs.widget(index) for index in range(self._tabs.count)]
         heights = [max(0, page.heightForWidth(page.width)) for page in pages]
         around = max(0, self._tabs.heightForWidth(self._tabs.width) - max(heights))  # the bar and the frame
-        for index, (page, height) in enumerate(zip(pages, heights, strict=True)):
-            here = index == self._tabs.currentIndex
-            page.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred if here else qt.QSizePolicy.Ignored)
-            page.minimumHeight = height if here else 0
-            if here:
-                self._tabs.setFixedHeight(max(around + height, self._room()))
+        self._tabs.setFixedHeight(max(around + heights[self._tabs.currentIndex], self._room()))
 
     def _room(self) -> int:
         """From the tabs' upper edge to the lower one of what is to see of the module's widget, pixels."""

@@ -249,12 +249,10 @@ def test_suggest_jumps_and_says_why(trainer):
 def collect_all(clinic) -> None:
     """Three slices with a mask, two without liver."""
     take(clinic, [4, 5, 6])
-    for k in (0, 15):  # the last shows a rest of liver in the model's segment
+    for k in (0, 1):
         clinic.tab.case.jump(k)
         click(clinic.ui.emptySliceButton)
         settle(clinic)
-    assert [kind for kind, _ in clinic.desktop.dialogs] == ["choose"]
-    clinic.desktop.dialogs.clear()
 
 
 def screenshot(clinic, folder: Path) -> None:
