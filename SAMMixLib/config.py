@@ -23,6 +23,7 @@ CHOICES = {
     "boxes": ("cam", "truth", "mixed"),
     "adapts": ("lora,decoder", "decoder", "lora"),
     "classification": ("focal", "cross_entropy"),
+    "pooling": ("average", "peak"),
     "cam_loss": ("dice", "outline"),
     "gate": ("hysteresis", "interval"),
 }
@@ -50,6 +51,7 @@ class ModelConfig:
 
     classifier: str = "resnet38"  # or a small feature pyramid, or a head on the SAM encoder's own features
     classifier_width: float = 1.0  # 1 is the paper's ResNet38, or the pyramid as it is
+    pooling: str = "average"  # of the class maps to p(liver); or of their peak, which small cross-sections reach, too
     cam_difference: bool = False  # liver minus background instead of the liver map
     omega: float = 0.5  # of the largest CAM value: the threshold of the binary mask
     # Below this p(liver) a slice on its own gets no prompt and an empty mask: a fallback box would invent liver.

@@ -11,7 +11,7 @@ from SAMMixLib.commands.common import add_overwrite_option
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.card import CARD, dice_text, open_bundle, verify_bundle
 from SAMMixLib.models.registry import (
-    NameTaken,
+    NameRefused,
     export_model,
     find_model,
     import_model,
@@ -97,7 +97,7 @@ def _remove(options: argparse.Namespace) -> dict:
 def _import(options: argparse.Namespace) -> dict:
     try:
         bundle = import_model(options.source, options.name)
-    except NameTaken as error:
+    except NameRefused as error:
         raise SAMMixError(f"{error} with --name") from None
     print(f"imported {bundle.folder.name} into {bundle.folder}")
     return {"name": bundle.folder.name, "folder": str(bundle.folder)}

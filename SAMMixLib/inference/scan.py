@@ -33,7 +33,6 @@ from SAMMixLib.inference.thin_slices import (
     step_of,
     surely_alike,
 )
-from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.method.windowing import windowed
 from SAMMixLib.progress import Progress, after, silent
@@ -280,7 +279,7 @@ class Scan:
             part = self.slices[ks].to(self.segmenter.device)
             features = None if shared is None else model.encode_frozen(part)
             maps = model.classify(part, features)
-            self.p_liver[ks] = liver_logit(maps).sigmoid().cpu().numpy()
+            self.p_liver[ks] = model.liver_logit(maps).sigmoid().cpu().numpy()
             self.cams[ks] = model.cam(maps).half().cpu()
             self.classified[ks] = True
             if shared is not None and features is not None:

@@ -12,7 +12,6 @@ from SAMMixLib.config import VolumeConfig
 from SAMMixLib.data.slices import SliceDataset
 from SAMMixLib.inference.device import Runtime
 from SAMMixLib.inference.postprocessing import gate
-from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.prompts import bounding_boxes
 from SAMMixLib.method.sam_mix import SAMMix
 from SAMMixLib.method.windowing import windowed
@@ -104,7 +103,7 @@ class SlicePredictor:
                 if seen is None and self.model.shares_encoder:
                     seen = self.model.encode_frozen(slices)
                 maps = self.model.classify(slices, seen)
-            p_liver[part] = liver_logit(maps).sigmoid().cpu().numpy()
+            p_liver[part] = self.model.liver_logit(maps).sigmoid().cpu().numpy()
             cams[part] = self.model.cam(maps).half().cpu()
         for name in dataset.patient_names():
             own = np.flatnonzero(dataset.patients == name)

@@ -65,7 +65,7 @@ class SAMMix(nn.Module):
         if features is None and self.shares_encoder:
             features = self.encode_frozen(slices)
         maps = self.classify(slices, features)
-        logit = liver_logit(maps)
+        logit = self.liver_logit(maps)
         cams = self.cam(maps)
         if boxes is None:
             boxes = self.boxes_from_cam(cams, self.prompted(logit) if prompted is None else prompted)
@@ -98,6 +98,10 @@ class SAMMix(nn.Module):
             assert features is not None
             seen = features
         return self.classifier(seen.to(self.classifier.head.weight.dtype))
+
+    def liver_logit(self, maps: Tensor) -> Tensor:
+        """The log-odds of liver ``[n]`` of class maps, see :func:`~SAMMixLib.method.cam.liver_logit`."""
+        return liver_logit(maps, self.config.pooling)
 
     def prompted(self, logit: Tensor) -> Tensor:
         """Bool [n]: which slices get a prompt, each by its own log-odds of liver ``[n]``."""

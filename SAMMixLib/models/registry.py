@@ -14,12 +14,16 @@ from SAMMixLib.models.card import CARD, FILES, Bundle, open_bundle, verify_bundl
 from SAMMixLib.paths import STARTER, models_folder, starter_folder
 
 
-class NameTaken(SAMMixError):
-    """A model of this name exists: ask for another."""
+class NameRefused(SAMMixError):
+    """Ask for another name: a model of this one exists, or no folder can have it."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name}: a model of this name exists; give it another name")
-        self.name = name
+    def __init__(self, name: str, *, taken: bool) -> None:
+        super().__init__(
+            f"{name}: a model of this name exists; give it another name"
+            if taken
+            else f"{name!r}: not a usable model name; give it another name"
+        )
+        self.name, self.taken = name, taken
 
 
 def find_model(name: str | Path) -> Path:
@@ -64,8 +68,8 @@ def import_model(source: Path, name: str | None = None) -> Bundle:
     """Copy a bundle (a folder, or a zip file of one) into the user's folder, checked before it shows there.
 
     Raises:
-        NameTaken: a model of this name exists.
-        SAMMixError: no bundle, a damaged one, or nothing that can be a name.
+        NameRefused: a model of this name exists, or nothing can have it.
+        SAMMixError: no bundle, or a damaged one.
     """
     if not source.exists():
         raise SAMMixError(f"{source}: no such file or folder")
@@ -97,9 +101,9 @@ def _free_place(name: str) -> Path:
     """The folder of a model that is not there yet."""
     target = models_folder() / name
     if target.parent != models_folder() or target.name != name or name.startswith("."):
-        raise SAMMixError(f"{name!r}: not a usable model name; give it another name")
+        raise NameRefused(name, taken=False)
     if target.exists() or name == STARTER:
-        raise NameTaken(name)
+        raise NameRefused(name, taken=True)
     return target
 
 

@@ -120,6 +120,12 @@ def foreign_question(owner: str) -> Question:
     )
 
 
+def name_question(name: str, *, taken: bool) -> str:
+    """Before a model is imported under a name that it cannot have."""
+    why = f"A model of the name {name} exists" if taken else f"A model cannot have the name {name}"
+    return f"{why}. Import it as:"
+
+
 def range_question(ks: list[int], structure: str, *, shown: bool) -> Question:
     """Before slices get a label that the segment speaks against: it shows the structure there, or does not."""
     how, label = ("shows the", "without") if shown else ("shows no", "with")

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from SAMMixLib.config import Config
 from SAMMixLib.inference.device import Runtime
-from SAMMixLib.method.cam import liver_logit
 from SAMMixLib.method.losses import activation_loss, classification_loss, outline_loss, segmentation_loss
 from SAMMixLib.method.prompts import bounding_boxes, jitter
 from SAMMixLib.method.sam_mix import SAMMix
@@ -59,7 +58,7 @@ class Objective:
         slices, features = self._on_device(batch)
         maps, labels = self.model.classify(slices, features), batch.labels.to(self.runtime.device)
         settings = self.config.training
-        loss = classification_loss(liver_logit(maps), labels, settings.classification)
+        loss = classification_loss(self.model.liver_logit(maps), labels, settings.classification)
         labelled = batch.has_liver_mask
         if not (settings.cam_weight and labelled.any()):
             return loss, loss.new_zeros(())

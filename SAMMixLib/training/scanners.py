@@ -16,6 +16,7 @@ from torch import Tensor
 
 DARKEST = -40.0  # HU; below it the training data know nothing, and what moves into the slice is filled with it
 LIVER_SHIFT = (-70.0, 40.0)  # HU
+PLAIN = 40.0  # HU; what is brighter owes it to contrast medium, or is bone
 ROTATION, ZOOM, STRETCH, MOVE = 0.2, 0.22, 0.08, 0.1  # radians; log of factors; share of the slice
 
 
@@ -38,6 +39,8 @@ def imitate_scanners(hu: Tensor, masks: Tensor, generator: torch.Generator, size
     field = F.interpolate(torch.randn(n, 1, 12, 12, generator=generator), size=(size, size), mode="bilinear")[:, 0]
     patches = (field > draw(0.6, 1.6, share=0.2, neutral=math.inf)) & (hu > -10) & (masks < 0.5)
     hu = hu + patches * draw(60.0, 200.0)
+    # Less contrast medium, down to nearly none: kidneys and vessels come close to the liver.
+    hu = hu - (hu - PLAIN).clamp(0, 120) * draw(0.2, 0.9, share=0.25)
     hu = (hu - 60) * draw(0.85, 1.2, share=0.6, neutral=1.0) + 60 + draw(-25.0, 25.0, share=0.6)
     smooth = _blurred(hu, 1.0)
     hu = hu + (smooth - hu) * draw(-0.7, 1.0, share=0.5)  # from a sharp kernel to a soft one

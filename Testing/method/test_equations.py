@@ -37,6 +37,15 @@ def test_cam_is_normalised_and_zero_without_a_positive_value():
     torch.testing.assert_close(liver_logit(maps)[0], torch.tensor(-1.0))
 
 
+def test_a_tip_of_the_liver_reaches_the_peak_and_vanishes_in_the_average():
+    maps = torch.full((2, 2, 64, 64), -3.0)
+    maps[:, 0] = 0.0
+    maps[1, 1, 10:12, 10:12] = 5.0
+    average, peak = liver_logit(maps), liver_logit(maps, "peak")
+    assert (average < -2.9).all() and peak.tolist() == [-3.0, 5.0]
+    assert liver_logit(maps[..., :5, :5], "peak").tolist() == [-3.0, -3.0], "one pixel at least"
+
+
 def test_threshold_is_omega_times_the_maximum_and_includes_it():
     cam = torch.tensor([[[0.4, 0.5, 1.0]]])
     assert binary_mask(cam, 0.5).tolist() == [[[False, True, True]]]

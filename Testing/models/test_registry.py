@@ -14,7 +14,7 @@ from SAMMixLib.cli import main
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.card import CARD, FILES, open_bundle, verify_bundle
 from SAMMixLib.models.registry import (
-    NameTaken,
+    NameRefused,
     export_model,
     find_model,
     import_model,
@@ -85,9 +85,9 @@ def test_a_newer_or_broken_card_is_refused_and_not_kept(tmp_path, home):
 
 def test_names_that_would_leave_the_folder_are_refused(home):
     for name in ("../elsewhere", ".hidden", "starter"):
-        with pytest.raises(SAMMixError, match="give it another name") as refused:
+        with pytest.raises(NameRefused, match="give it another name") as refused:
             import_model(starter_folder(), name)
-        assert isinstance(refused.value, NameTaken) == (name == "starter")
+        assert refused.value.name == name and refused.value.taken == (name == "starter")
     with pytest.raises(SAMMixError, match="only models in"):
         remove_model("starter")
     assert find_model("starter") == starter_folder()

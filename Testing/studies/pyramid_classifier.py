@@ -11,6 +11,7 @@ bundle: the new classifier with the starter's adapters and decoder, which have n
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ from SAMMixLib.training.scanners import imitate_scanners
 from SAMMixLib.training.trainer import learning_rate_scale
 
 RECIPE = Path(__file__).parents[2] / "Resources" / "recipes" / "next-starter.json"
-SMALL, FEWEST = 800, 3  # pixels of liver: such slices are drawn more often; what counts as liver after it was moved
+TIP, SMALL = 200, 800  # pixels of liver below which a slice is drawn more often
+FEWEST = 3  # pixels: what counts as liver after the slice was moved
 EVERY = 100  # steps between checkpoints
 
 
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--coarse", type=int, default=900, help="steps on slices of half the size")
     parser.add_argument("--fine", type=int, default=600, help="steps on whole slices")
+    parser.add_argument("--parent", type=Path, help="bundle whose pyramid is gone on with, at half the learning rate")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     tune_process()
@@ -57,6 +60,10 @@ def main() -> None:
     torch.manual_seed(config.training.seed)
     classifier = build_classifier(config.model, parent.backbone).to(memory_format=torch.channels_last)
     shares = draw_shares(train_set, recipe)
+    if options.parent is not None:
+        config = replace(config, training=replace(config.training, learning_rate=config.training.learning_rate / 2))
+        classifier.load_state_dict(load_bundle(options.parent).classifier.state_dict())
+        calm(classifier, config, train_set.images[:: len(train_set) // 200])
     train(classifier, config, train_set, shares, (options.coarse, options.fine), options.output / "checkpoint.pt")
     report(classifier.eval(), config, held_out)
     parent.classifier = classifier
@@ -64,12 +71,23 @@ def main() -> None:
     save_bundle(parent, config, record, options.output / "bundle", replace=True)
 
 
+@torch.no_grad()
+def calm(classifier: nn.Module, config: Config, images: np.ndarray) -> None:
+    """Scale the head so that the log-odds are small: where maps were pooled by their average, their peaks are huge."""
+    classifier.eval()
+    parts = [classifier(windowed(images[k : k + 8], config.model)) for k in range(0, len(images), 8)]
+    logits = liver_logit(torch.cat(parts), config.model.pooling)
+    classifier.head.weight.mul_(4 / logits.abs().median())
+
+
 def draw_shares(data: SliceDataset, recipe: Recipe) -> np.ndarray:
     """How often each slice is drawn, [n], in all 1: six in ten with liver; small ones and rare patients more often."""
     persons = np.array([recipe.same.get(name, name) for name in data.patients])
     _, owner, counts = np.unique(persons, return_inverse=True, return_counts=True)
     share = 1 / np.sqrt(counts[owner])
-    share[data.labels & (data.masks.sum(axis=(1, 2)) < SMALL)] *= 2.5
+    area = data.masks.sum(axis=(1, 2))
+    for size, often in ((SMALL, 2.5), (TIP, 2.0)):
+        share[data.labels & (area < size)] *= often
     for group, part in ((data.labels, 0.6), (~data.labels, 0.4)):
         share[group] *= part / share[group].sum()
     return share
@@ -122,7 +140,7 @@ def losses(classifier: nn.Module, config: Config, slices: torch.Tensor, masks: t
     labels = (masks.sum(dim=(1, 2)) > FEWEST).float()
     with Runtime.choose("cpu").autocast():
         maps = classifier(slices).float()
-    loss = classification_loss(liver_logit(maps), labels, config.training.classification)
+    loss = classification_loss(liver_logit(maps, config.model.pooling), labels, config.training.classification)
     return loss + outline_loss(maps[labels > 0], masks[labels > 0], config.model.omega)
 
 
@@ -130,7 +148,7 @@ def losses(classifier: nn.Module, config: Config, slices: torch.Tensor, masks: t
 def report(classifier: nn.Module, config: Config, data: SliceDataset) -> None:
     """AUC of p(liver) on the patients held out, and the Dice of the CAM's own mask."""
     parts = [classifier(windowed(data.images[k : k + 8], config.model)) for k in range(0, len(data), 8)]
-    area = roc_auc(liver_logit(torch.cat(parts)).numpy(), data.labels, data.patients, seed=0)
+    area = roc_auc(liver_logit(torch.cat(parts), config.model.pooling).numpy(), data.labels, data.patients, seed=0)
     found = [binary_mask(class_activation_map(part, config.model.size), config.model.omega).numpy() for part in parts]
     dice = mean_dice(np.concatenate(found)[data.labels], data.masks[data.labels])
     print(

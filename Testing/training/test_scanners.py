@@ -45,6 +45,15 @@ def test_the_liver_gets_dark_and_bright_while_the_body_keeps_its_order():
     assert liver.min() < 60 and liver.max() > 120 and liver.min() > DARKEST
 
 
+def test_some_slices_lose_their_contrast_medium():
+    hu, masks = slices(200)
+    hu[masks > 0] = 40.0
+    hu[:, 20:44, 34:50] = 180.0  # a kidney
+    after, _ = imitate_scanners(hu, masks, torch.Generator().manual_seed(5), 64)
+    kidney = after[:, 30:34, 40:44].mean(dim=(1, 2)) - after[:, 14:17, 30:34].mean(dim=(1, 2))
+    assert 0.1 < (kidney < 70).float().mean() < 0.5
+
+
 def test_coarse_slices_are_the_same_slices():
     fine, coarse = run(4)[1], run(4, size=32)[1]
     share = coarse.mean(dim=(1, 2)) / fine.mean(dim=(1, 2))

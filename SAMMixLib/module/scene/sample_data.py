@@ -38,7 +38,7 @@ def loadPhantom(source=None):
     """Draw the phantom, which needs no network and no patient, and load it; gives back its volume node."""
     from SAMMixLib.data.phantom import make_phantom  # scipy would hold up the start of the application
 
-    with tempfile.TemporaryDirectory() as folder:
+    with slicer.util.WaitCursor(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "LiverPhantom.nrrd"
         sitk.WriteImage(make_phantom().ct, str(path))
         node = slicer.util.loadVolume(str(path))

@@ -274,7 +274,7 @@ def summary(entries: Iterable[Entry], structure: str) -> str:
     counts = Counter(kind(entry, structure) for entry in active)
     scans = len({entry.patient for entry in active})
     listed = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    return f"{listed}; of {scans} scan{'s' * (scans > 1)}"
+    return f"{listed}, from {scans} scan{'s' * (scans > 1)}"
 
 
 def _told(ks: list[int], labels: dict[int, bool], kept: list[int], structure: str) -> str:

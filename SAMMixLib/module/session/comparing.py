@@ -59,6 +59,11 @@ class Comparison(Generic[CaseT]):
         self._session.segment(other, other_model=model)
         self.tick()
 
+    def cancel(self) -> None:
+        """Stop it; the scene stays as it is."""
+        if self.running:
+            self._session.cancel()
+
     def tick(self) -> None:
         """Say how far it is, and what came of it."""
         if self._running is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from SAMMixLib.errors import SAMMixError
 from SAMMixLib.models.card import CARD, open_bundle, verify_bundle
 from SAMMixLib.models.registry import (
-    NameTaken,
+    NameRefused,
     export_model,
     find_model,
     import_model,
@@ -76,6 +76,11 @@ class ModelList:
         """The models that can be chosen to segment, or to train from."""
         return [row.name for row in self.rows if row.usable]
 
+    def cells(self, row: Row) -> tuple[str, ...]:
+        """A row as the table shows it: the model that segments is marked."""
+        name, *others = row.cells
+        return (f"{name} (in use)" if row.name == self.chosen else name, *others)
+
     def refresh(self) -> None:
         """List the models that are on this computer now; the selection stays with its model. One that is gone, or
         damaged, does not stay the chosen one.
@@ -121,28 +126,31 @@ class ModelList:
         """Copy a model, a zip file or the card in its folder, among the user's; under a name of its own, or this one.
 
         Raises:
-            NameTaken: ask for another name, and call it again with that.
+            NameRefused: ask for another name, and call it again with that.
 
         Example:
             >>> def on_import(models, path, ask_for_name):
             ...     try:
             ...         models.import_(path)
-            ...     except NameTaken as refused:
+            ...     except NameRefused as refused:
             ...         if name := ask_for_name(str(refused), refused.name):
             ...             models.import_(path, name)
         """
         folder = source.parent if source.name == CARD else source
-        refused: list[NameTaken] = []
+        refused: list[NameRefused] = []
+        imported: list[str] = []
 
         def bring_in() -> None:
             try:
-                imported = import_model(folder, name)
-            except NameTaken as error:
+                imported.append(import_model(folder, name).name)
+            except NameRefused as error:
                 refused.append(error)
             else:
-                self.message = f"{imported.name} is among your models."
+                self.message = f"{imported[0]} is among your models."
 
         self._change(bring_in)
+        for name_ in imported:
+            self.selected = [row.name for row in self.rows].index(name_)
         if refused:
             raise refused[0]
 
@@ -167,7 +175,10 @@ def look(models: ModelList, comparison: Comparison) -> Look:
         "deleteModelButton": {"enabled": row.removable},
         "exportModelButton": {"enabled": row.usable},
         "useParentButton": {"visible": bool(row.parent)},
-        "compareModelButton": {"enabled": row.usable and not comparison.running},
+        "compareModelButton": {
+            "enabled": row.usable or comparison.running,
+            "text": "Cancel" if comparison.running else "Compare on this scan",
+        },
         "compareLabel": {"text": comparison.text, "visible": bool(comparison.text)},
     }
 

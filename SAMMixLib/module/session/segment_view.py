@@ -72,7 +72,7 @@ def look(session: Session, case: Case | None, slices: list[int] | None = None) -
             "text": _review_text(findings),
             "enabled": bool(shown and shown.by_model and shown.review),
         },
-        "sliceLabel": _text(texts.slice_line(shown, k) if shown and k is not None else ""),
+        "sliceLabel": {"text": texts.slice_line(shown, k) if shown and k is not None else ""},
         "chartLabel": {"text": _chart_legend(shown) if shown else ""},
     }
 

@@ -9,7 +9,7 @@ from SAMMixLib.module.protocols import Case
 from SAMMixLib.module.session.collecting import Collector, summary
 from SAMMixLib.module.session.segment_view import Look, in_red
 from SAMMixLib.module.session.session import Session
-from SAMMixLib.module.session.training import State, Training
+from SAMMixLib.module.session.training import State, Training, new_name
 from SAMMixLib.structure import LIVER
 
 STEPS = 1000  # of the progress bars
@@ -61,13 +61,16 @@ def look(
         "setSummaryLabel": {"text": summary(collector.entries, structure)},
         "parentSelector": {"enabled": not training.busy},
         "presetSelector": {"enabled": not training.busy},
-        "modelNameEdit": {"enabled": not training.busy},
+        "modelNameEdit": {"enabled": not training.busy, "placeholderText": new_name(structure)},
         "trainButton": {
             "text": "Stopping" if training.state is State.STOPPING else "Stop" if training.busy else "Train",
             "enabled": training.state is not State.STOPPING and (training.busy or bool(collector.entries)),
         },
         "resumeButton": {"visible": training.unfinished},
-        "discardButton": {"visible": training.request is not None and not training.busy},
+        "discardButton": {
+            "visible": training.request is not None and not training.busy,
+            "text": "Discard training" if training.unfinished else "Discard model",
+        },
         "trainProgressBar": _progress(training),
         "trainStatusLabel": _status(training),
         "curvesLabel": {"visible": bool(training.figures)},
@@ -117,7 +120,8 @@ def _progress(training: Training) -> dict:
         return NO_BAR
     stage, done, total = training.stage()
     if training.state is State.STARTING or not total:
-        return {"visible": True, "value": 0, "format": "Starting"}
+        doing = "Starting" if training.state is State.STARTING else "Loading the model"
+        return {"visible": True, "value": 0, "format": doing}
     left = training.seconds_left()
     doing = f"{STAGES.get(stage, 'Working')}, {done} of {total}"
     doing += f" \u2013 {texts.duration(left)} left" if left is not None and training.state is State.RUNNING else ""
@@ -129,6 +133,8 @@ def _status(training: Training) -> dict:
     if training.error:
         log = f' <a href="{training.log.as_uri()}">Show the log</a>' if training.log else ""
         text = in_red(texts.sentence(training.error)) + log
+    elif training.message:
+        text = escape(training.message)
     elif training.request is not None and training.unfinished:
         step = training.checkpoint
         how = f"goes on after step {step} of {training.figures[-1]['steps']}" if step else "begins with the first step"

@@ -60,6 +60,7 @@ class Training:
         request, outcome: of the run that is there, running or not; None without.
         figures: what it reported, in order: ``step``, ``steps``, and ``loss``, ``validation_dice`` or ``checkpoint``.
         error, log: one line for the user, and the worker's log.
+        message: what came of the last click.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Training:
     ):
         self.settings = settings
         self.state = State.IDLE
-        self.error, self.log = "", None
+        self.error, self.log, self.message = "", None, ""
         self.figures: list[dict[str, float]] = []
         self.request: Request | None = None
         self.outcome: Trained | None = None
@@ -121,7 +122,7 @@ class Training:
         """Start anew from a model; a run that is there goes, after a question where it is not through."""
         if self.busy:
             return
-        self.error, self.log = "", None
+        self.error, self.log, self.message = "", None, ""
 
         def start() -> None:
             self._check_name(name)
@@ -145,7 +146,7 @@ class Training:
         request, run = self.request, self._run
         if not self.unfinished or request is None or run is None:
             return
-        self.error, self.log = "", None
+        self.error, self.log, self.message = "", None, ""
 
         def start() -> None:
             target = TrainingSet.open(Path(request.slices))
@@ -174,13 +175,14 @@ class Training:
         question = f"{outcome.warning}\n\nUse {request.name} all the same?"
         if (outcome.warning or not outcome.better) and not self._user.ask(question.strip()):
             return ""
-        self.error, self.log = "", None
+        self.error, self.log, self.message = "", None, ""
         used = []
 
         def install() -> None:
             used.append(import_model(Path(outcome.bundle), request.name).folder.name)
             self.settings.model = used[0]
             self._remove()
+            self.message = f"From now on, {used[0]} segments."
 
         self._guarded(install)
         return used[0] if used else ""

@@ -9,7 +9,8 @@ import qt
 import slicer
 
 from SAMMixLib.models.card import CARD
-from SAMMixLib.models.registry import NameTaken
+from SAMMixLib.models.registry import NameRefused
+from SAMMixLib.module import texts
 from SAMMixLib.module.scene.case import Case
 from SAMMixLib.module.scene.compare import comparisonCase, similarity
 from SAMMixLib.module.session.comparing import Comparison
@@ -82,9 +83,10 @@ class ModelsTab:
         """Copy a model among the user's; under another name where its own is taken."""
         try:
             self.models.import_(source, name)
-        except NameTaken as taken:
-            question = f"A model of the name {taken.name} exists. Import it as:"
-            given = qt.QInputDialog.getText(None, "SAMMix", question, qt.QLineEdit.Normal, f"{taken.name} 2").strip()
+        except NameRefused as refused:
+            question = texts.name_question(refused.name, taken=refused.taken)
+            proposed = f"{refused.name} 2" if refused.taken else ""
+            given = qt.QInputDialog.getText(None, "SAMMix", question, qt.QLineEdit.Normal, proposed).strip()
             if given:
                 self._import(source, given)
 
@@ -99,9 +101,11 @@ class ModelsTab:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(models_folder())))
 
     def onCompare(self) -> None:
-        """Segment the scan with the selected model into a segmentation of its own, beside what is there."""
+        """Segment the scan with the selected model into a segmentation of its own, beside what is there, or stop."""
         case = self.desk.case
-        if self.comparison.may_begin(case) and self._install():
+        if self.comparison.running:
+            self.comparison.cancel()
+        elif self.comparison.may_begin(case) and self._install():
             self.comparison.begin(case, self.models.row.name)
             self.desk.acted()
 
@@ -123,7 +127,7 @@ class ModelsTab:
         table.setHorizontalHeaderLabels(list(COLUMNS))
         table.setRowCount(len(self.models.rows))
         for index, row in enumerate(self.models.rows):
-            for column, text in enumerate(row.cells):
+            for column, text in enumerate(self.models.cells(row)):
                 table.setItem(index, column, qt.QTableWidgetItem(text))
         table.resizeColumnsToContents()
         table.selectRow(self.models.selected)

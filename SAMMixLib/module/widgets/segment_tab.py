@@ -34,6 +34,8 @@ class SegmentTab:
             button.connect("clicked()", slot)
         ui.deviceSelector.connect("activated(int)", self.onDevice)
         ui.scopeSelector.connect("currentIndexChanged(int)", self.update)
+        # Room for two lines, which it takes on some slices: the chart below stays where it is.
+        ui.sliceLabel.setMinimumHeight(2 * ui.sliceLabel.fontMetrics().lineSpacing())
         ui.plotFrame.layout().addWidget(desk.plot)
         desk.listen(self.update)
 

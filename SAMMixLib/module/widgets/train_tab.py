@@ -181,6 +181,7 @@ class TrainTab:
             name = self.ui.modelNameEdit.text.strip() or new_name(target.structure.name)
             self.ui.modelNameEdit.text = name
             parent, preset = chosen(self.ui.parentSelector), chosen(self.ui.presetSelector)
+            self.collector.dismiss()  # what was taken is old news now
             self.training.train(target, parent, preset, name)
         self._acted()
 

@@ -414,6 +414,17 @@ def test_no_text_is_cut_and_none_lies_over_another_widget(segmented):
     clinic.tab.update()
 
 
+def test_the_chart_stays_where_it_is_from_slice_to_slice(segmented):
+    ui = segmented.ui
+    QtWidgets.QApplication.processEvents()
+    places = set()
+    for text in ("", "Slice 3: no liver", "Slice 44: liver probability 100 %, the model's own confidence 96 %"):
+        ui.sliceLabel.setText(text)
+        QtWidgets.QApplication.processEvents()
+        places.add(ui.plotFrame.y)
+    assert len(places) == 1
+
+
 def test_no_text_widens_the_panel(segmented):
     ui = segmented.ui
     width = ui.tabs.minimumSizeHint().width()

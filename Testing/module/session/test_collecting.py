@@ -112,7 +112,7 @@ def test_a_range_labels_hundreds_of_slices_and_leaves_masks_alone(collector):
     collector.label(source, 3, 7, rest=True)
     finish(collector)
     assert collector.message.startswith("Nothing new to take.")
-    assert summary(collector.entries, "liver") == "5 liver by label, 1 liver with mask, 6 no liver; of 1 scan"
+    assert summary(collector.entries, "liver") == "5 liver by label, 1 liver with mask, 6 no liver, from 1 scan"
 
 
 def test_nowhere_else_does_not_relabel_what_the_segment_shows(collector):
@@ -172,7 +172,7 @@ def test_two_scans_with_other_grids_in_one_set(collector):
     for entry, source in zip(collector.entries, (one, other), strict=True):
         image, mask = collector.set.load(entry)
         assert np.array_equal(image, source.stack[5]) and np.array_equal(mask, source.segment[5])
-    assert summary(collector.entries, "liver").endswith("of 2 scans")
+    assert summary(collector.entries, "liver").endswith("from 2 scans")
 
 
 def test_ticks_stay(collector, store):
@@ -180,7 +180,7 @@ def test_ticks_stay(collector, store):
     finish(collector)
     collector.set_active(collector.entries[:1], False)
     assert [entry.active for entry in Collector(Settings(store)).entries] == [False, True]
-    assert summary(collector.entries, "liver") == "1 liver with mask; of 1 scan"
+    assert summary(collector.entries, "liver") == "1 liver with mask, from 1 scan"
 
 
 def test_what_counts_as_labelled_for_a_suggestion(collector):

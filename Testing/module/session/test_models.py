@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from test_session import Bench, PlayedCase, PlayedUser, Table, segmented
 
-from SAMMixLib.models.registry import NameTaken
+from SAMMixLib.models.registry import NameRefused
 from SAMMixLib.module.session.comparing import Comparison
 from SAMMixLib.module.session.model_list import COLUMNS, ModelList, look, rows
 from SAMMixLib.module.session.settings import Settings
+from SAMMixLib.module.texts import name_question
 from SAMMixLib.paths import models_folder, starter_folder
 from SAMMixLib.structure import LIVER
 from SAMMixLib.worker.protocol import Load, Loaded, Progressed, Stage
@@ -97,14 +98,18 @@ def test_a_model_that_was_just_trained_and_chosen_is_listed(models):
 
 
 def test_a_name_that_is_taken_is_asked_for_again(models, tmp_path):
-    for taken in ("starter", None):
-        with pytest.raises(NameTaken) as refused:
-            models.import_(starter_folder() / "sammix.json", taken)
-        assert refused.value.name == (taken or "starter") and "--name" not in str(refused.value)
-    models.import_(starter_folder(), "a/b")
-    assert "not a usable model name" in models.error and "--name" not in models.error
+    for name in ("starter", None, "a/b", "a/b:c"):
+        with pytest.raises(NameRefused) as refused:
+            models.import_(starter_folder() / "sammix.json", name)
+        assert refused.value.name == (name or "starter") and "--name" not in str(refused.value)
+        assert refused.value.taken == (name in ("starter", None))
+    assert name_question("a/b", taken=False) == "A model cannot have the name a/b. Import it as:"
     models.import_(starter_folder(), "mine")
     assert [row.name for row in models.rows] == ["starter", "mine"] and models.message == "mine is among your models."
+    assert models.row.name == "mine", "what was imported is selected"
+    assert [models.cells(row)[0] for row in models.rows] == ["starter (in use)", "mine"]
+    models.choose("mine")
+    assert [models.cells(row)[0] for row in models.rows] == ["starter", "mine (in use)"]
     models.import_(tmp_path / "gone.zip")
     assert "gone.zip" in models.error and not models.message
 
@@ -157,7 +162,7 @@ def test_a_comparison_from_click_to_verdict(shelf, models):
     assert comparison.may_begin(shelf.case)
     comparison.begin(shelf.case, "theirs")
     assert comparison.running and comparison.text.startswith("Loading the model")
-    assert not look(models, comparison)["compareModelButton"]["enabled"]
+    assert look(models, comparison)["compareModelButton"] == {"enabled": True, "text": "Cancel"}
     assert shelf.worker.requests[-1] == Load("theirs")
     shelf.answer(Loaded("theirs", "cpu", "float32", LIVER.to_dict()))
     shelf.worker.say(Progressed(Stage.SEGMENT, 3, 7))
@@ -178,7 +183,7 @@ def test_a_comparison_that_does_not_come_to_its_end(shelf, kind, words):
     shelf.segmented()
     shelf.comparison.begin(shelf.case, "theirs")
     if kind == "cancelled":
-        shelf.session.cancel()
+        shelf.comparison.cancel()
     shelf.worker.fail(kind)
     shelf.ticks()
     assert not shelf.comparison.running and shelf.comparison.text == words
@@ -186,6 +191,6 @@ def test_a_comparison_that_does_not_come_to_its_end(shelf, kind, words):
 
 def test_the_look_fits_the_ui_file(models, shelf):
     widgets = {node.get("name"): node.get("class") for node in ElementTree.parse(UI).iter("widget")}
-    allowed = {"QLabel": {"text", "visible"}, "QPushButton": {"enabled", "visible"}}
+    allowed = {"QLabel": {"text", "visible"}, "QPushButton": {"text", "enabled", "visible"}}
     for name, properties in look(models, shelf.comparison).items():
         assert properties.keys() <= allowed[widgets[name]], name

@@ -98,6 +98,7 @@ def test_a_training_goes_through_its_states_to_a_model(bench):
     bench.finish()
     assert bench.training.state is State.IDLE and bench.worker.closed and not bench.training.error
     assert bench.training.use() == "mine" and bench.settings.model == "mine"
+    assert bench.training.message == "From now on, mine segments."
     assert not bench.user.questions and not trainings_folder().joinpath("mine").exists()
     assert (models_folder() / "mine" / "sammix.json").is_file() and bench.training.request is None
 
@@ -279,6 +280,8 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
     bench.begin()
     looks.append(looked())
     bench.run()
+    assert looks[-1]["trainProgressBar"]["format"] == "Starting"
+    assert looked()["trainProgressBar"]["format"] == "Loading the model"
     bench.report(10, loss=2.0)
     bench.worker.say(Progressed(Stage.TRAIN, 10, 100))
     bench.training.tick()
@@ -287,15 +290,22 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
     assert looks[-1]["trainProgressBar"]["format"].startswith("Learning, 10 of 100")
     bench.training.close()
     looks.append(looked())
+    assert looks[-1]["discardButton"] == {"visible": True, "text": "Discard training"}
     assert (
         looks[-1]["resumeButton"]["visible"] and "begins with the first step" in looks[-1]["trainStatusLabel"]["text"]
     )
     bench.training.resume()
     bench.finish()
     looks.append(looked())
+    assert looks[-1]["discardButton"] == {"visible": True, "text": "Discard model"}
     assert looks[-1]["outcomeFrame"]["visible"] and "0.900 before, 0.950 now" in looks[-1]["outcomeLabel"]["text"]
+    assert bench.training.use() == "mine"
+    looks.append(looked())
+    assert looks[-1]["trainStatusLabel"] == {"text": "From now on, mine segments.", "visible": True}
+    assert looks[-1]["modelNameEdit"]["placeholderText"] == new_name("liver")
     allowed = {
         "QLabel": {"text", "visible"},
+        "QLineEdit": {"enabled", "placeholderText"},
         "QProgressBar": {"visible", "value", "format"},
         "QPushButton": {"text", "enabled", "visible"},
         "QCheckBox": {"text"},
