@@ -73,6 +73,8 @@ class Findings:
             old, new = getattr(before, name), getattr(self, name)
             new |= {k: old[k] for k in ks if k in old}
         self.review = [k for k in self.review if k not in ks] + [k for k in before.review if k in ks]
+        if self.cam_slices is not None:  # what was said of the whole scan holds on
+            self.warnings = list(dict.fromkeys([*before.warnings, *self.warnings]))
 
     @property
     def volume_ml(self) -> float:

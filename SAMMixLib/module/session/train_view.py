@@ -145,9 +145,8 @@ def _status(training: Training) -> dict:
 def _outcome(training: Training) -> Look:
     outcome = training.outcome
     there = outcome is not None
-    text = ""
+    text, count = "", len(outcome.held_out) if there else 0
     if outcome and training.request:
-        count = len(outcome.held_out)
         before, after = texts.dice(outcome.before), texts.dice(outcome.after)
         text = in_red(outcome.warning) if outcome.warning else (
             f"{escape(training.request.name)} is better: Dice {before} before, {after} now, on {count} "
@@ -156,11 +155,14 @@ def _outcome(training: Training) -> Look:
     return {
         "outcomeLabel": _shown(text),
         "outcomeFrame": {"visible": there},
-        "beforeCaption": {"text": _caption("Before", "#ffaa28", outcome.before) if there else ""},
-        "afterCaption": {"text": _caption("After", "#50aaff", outcome.after) if there else ""},
-        "nextPictureButton": {"visible": there and len(outcome.held_out) > 1},
+        "beforeCaption": {
+            "text": _caption("Before", "#ffaa28", outcome.before, len(outcome.held_out)) if there else ""
+        },
+        "afterCaption": {"text": _caption("After", "#50aaff", outcome.after, len(outcome.held_out)) if there else ""},
+        "nextPictureButton": {"visible": count > 1},
     }
 
 
-def _caption(when: str, color: str, dice: float) -> str:
-    return f'<span style="color: {color}">\u25a0</span> {when}: Dice {texts.dice(dice)}'
+def _caption(when: str, color: str, dice: float, count: int) -> str:
+    mean = "mean " if count > 1 else ""  # of all slices kept aside, while the picture shows one
+    return f'<span style="color: {color}">\u25a0</span> {when}: {mean}Dice {texts.dice(dice)}'

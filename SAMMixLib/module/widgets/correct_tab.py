@@ -29,6 +29,7 @@ class CorrectTab:
         here = index == self.ui.tabs.indexOf(self.ui.correctTab)
         if not here:
             self.close()
+            self.ui.segmentEditor.setActiveEffect(None)  # no brush is in sight: a click in a view must not paint
         self.desk.mute(here)
 
     def onEditBox(self, on: bool) -> None:

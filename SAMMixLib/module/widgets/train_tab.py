@@ -244,6 +244,8 @@ class TrainTab:
             self._source = ()
         elif self.case is not self._case:
             self._case = self.case
+            self.ui.fromSpinBox.value = self.ui.toSpinBox.value = 0  # the range was the last scan's
+            self.ui.restCheckBox.checked = False
             if not self.collector.busy:
                 self.collector.dismiss()
         if self._suggestion != session.suggested:

@@ -250,8 +250,8 @@ def test_the_mouse_is_for_the_box_or_for_an_effect(segmented):
     editor.setActiveEffectByName("Erase")
     clinic.wait(lambda: not clinic.ui.editBoxButton.checked, 5)
     assert editor.activeEffect().name == "Erase"
-    editor.setActiveEffect(None)
     clinic.ui.tabs.currentIndex = 0
+    assert editor.activeEffect() is None, "where no brush is in sight, a click does not paint"
 
 
 def test_two_volumes_each_with_their_own(segmented, phantom):

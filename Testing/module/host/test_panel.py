@@ -91,6 +91,14 @@ def test_a_volume_that_is_loaded_is_chosen_and_the_button_is_ready(clinic, phant
     clinic.wait(lambda: clinic.ui.volumeSelector.currentNode() is other, 5)
 
 
+def test_a_range_of_slices_is_of_one_scan(clinic, phantom, second):
+    ui = clinic.ui
+    clinic.load(phantom[0])
+    ui.fromSpinBox.value, ui.toSpinBox.value, ui.restCheckBox.checked = 3, 9, True
+    clinic.load(second)
+    assert (ui.fromSpinBox.value, ui.toSpinBox.value, ui.restCheckBox.checked) == (0, 0, False)
+
+
 def test_a_volume_that_came_while_another_module_was_open_is_chosen_too(segmented, second):
     clinic = segmented
     clinic.desktop.enter_module(clinic.widget, False)

@@ -248,6 +248,14 @@ def segmented(slices=None, **changed) -> Segmented:
     return Segmented(**fields | changed)
 
 
+@pytest.mark.parametrize(("slices", "kept"), [([3], ["whole", "one"]), (None, ["one"])])
+def test_a_warning_of_the_whole_scan_outlives_a_run_of_one_slice(slices, kept):
+    before = Findings.from_answer(segmented(warnings=["whole"]), None, 5.0)
+    after = Findings.from_answer(segmented(slices, warnings=["one"]), slices, 5.0)
+    after.keep(before, {1, 2})
+    assert after.warnings == kept
+
+
 @pytest.fixture
 def stage(tmp_path) -> Bench:
     return Bench(tmp_path)

@@ -298,6 +298,7 @@ def test_every_look_fits_the_ui_file(bench, tmp_path):
     bench.finish()
     looks.append(looked())
     assert looks[-1]["discardButton"] == {"visible": True, "text": "Discard model"}
+    assert looks[-1]["beforeCaption"]["text"].endswith("Before: Dice 0.900")
     assert looks[-1]["outcomeFrame"]["visible"] and "0.900 before, 0.950 now" in looks[-1]["outcomeLabel"]["text"]
     assert bench.training.use() == "mine"
     looks.append(looked())
