@@ -107,7 +107,7 @@ def test_the_python_page_segments_scores_and_watches(folder, capsys):
 
 @pytest.mark.slow
 def test_the_python_page_fine_tunes(folder, monkeypatch):
-    short = dataclasses.replace(FINE_TUNING["quick"], steps=5, views=1)
+    short = dataclasses.replace(FINE_TUNING["quick"], steps=2, views=1)
     monkeypatch.setitem(FINE_TUNING, "quick", short)
     names: dict = {}
     exec(documented(EXAMPLES, "Segment a scan")[0], names)

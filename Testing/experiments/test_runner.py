@@ -38,7 +38,8 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny(tmp_path) -> Path:
     """A protocol of three phantoms: one trains, one validates, one tests."""
-    config = replace(DESK.config, training=replace(DESK.config.training, views=1, batch_size=3, mask_batch_size=1))
+    training = replace(DESK.config.training, views=1, batch_size=3, mask_batch_size=1, validation_slices=2)
+    config = replace(DESK.config, training=training)
     apart = {"training": {"boxes": "truth", "cam_weight": 0.0}}
     few = {"training": {"labelled_views": 2}}
     content = {
@@ -133,13 +134,13 @@ def paper_root(tmp_path_factory) -> Path:
 def small_paper(tmp_path_factory) -> Path:
     """The paper's protocol, small enough for a test: all rows, their methods and changes are its own."""
     paper = json.loads((FOLDER / "paper.json").read_text())
-    paper["split"] |= {"train": 2, "validation": 1, "test": 1}
-    paper["middle"] = {"train": 0.4, "test": 0.3}
+    paper["split"] |= {"train": 1, "validation": 1, "test": 1}
+    paper["middle"] = {"train": 0.8, "test": 0.3}
     paper["cross_domain"][0]["patients"] = 1
     paper["budget"] = {"epochs": 1}
     paper["config"]["model"] |= {"backbone": "lite_medsam", "multimask": False, "mask_index": 0, "lora_blocks": 2}
     paper["config"]["model"] |= {"classifier_width": 1 / 16, "lora_targets": "qkv"}
-    paper["config"]["training"] |= {"batch_size": 6, "mask_batch_size": 1}
+    paper["config"]["training"] |= {"batch_size": 6, "mask_batch_size": 1, "validation_slices": 3}
     for row in paper["rows"]:
         row["labels"] = [count and min(count, 2) for count in row["labels"][-1:]]
         row["seeds"] = [0]

@@ -158,7 +158,7 @@ def test_the_estimate_lies_in_the_card(segmenter, tmp_path):
 def test_any_orientation_gives_the_same_liver_on_the_input_grid(segmenter, phantom, tmp_path, code, angle):
     rotation = sitk.Euler3DTransform()
     rotation.SetRotation(angle, 0.0, angle / 2)
-    turned = sitk.Image(phantom.ct[:, :, 7:12])
+    turned = sitk.Image(phantom.ct[:, :, 8:11])
     turned.SetDirection(rotation.GetMatrix())
     plain, stored = tmp_path / "plain.nrrd", tmp_path / "stored.nrrd"
     sitk.WriteImage(turned, str(plain))

@@ -146,7 +146,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
         "import sys; from dataclasses import replace;"
         "from SAMMixLib import config; from SAMMixLib.training import loop;"
         "from SAMMixLib.cli import main;"
-        f"config.FINE_TUNING['quick'] = replace(config.FINE_TUNING['quick'], **{SHORT | {'views': 1, 'steps': 6}!r});"
+        f"config.FINE_TUNING['quick'] = replace(config.FINE_TUNING['quick'], **{SHORT | {'views': 1, 'steps': 4}!r});"
         "loop.CHECKPOINT_SECONDS = 0; sys.exit(main(sys.argv[1:]))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SAMMIX_HOME": str(tmp_path / "home")}

@@ -13,7 +13,7 @@ from slicerhost.desktop import click, pick
 from SAMMixLib.module.scene.hygiene import helper
 from SAMMixLib.module.session.eta import SEGMENT
 
-MAX_GAP = 0.1  # s of work between two events
+MAX_GAP = 0.2  # s of work between two events: 0.1, that a user does not feel, on a machine twice as slow
 MAX_PAUSE = 1.0  # s that pass between two events, on a machine that others use too
 CANCEL, CORRECTION = 0.2, 0.1  # of the time of the whole scan, at most
 

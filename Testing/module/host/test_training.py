@@ -203,7 +203,7 @@ def test_a_second_scan_and_another_set(trainer, phantom, tmp_path):
     clinic.tab.case.jump(6)
     click(ui.emptySliceButton)
     settle(clinic)
-    assert ui.setSummaryLabel.text == "1 liver with mask, 1 no liver; of 2 scans"
+    assert ui.setSummaryLabel.text == "1 liver with mask, 1 no liver, from 2 scans"
     images = {entry.provenance["volume"]: clinic.train.collector.set.load(entry)[0] for entry in
               clinic.train.collector.entries}  # fmt: skip
     assert np.array_equal(images["phantom"], images["turned"])
